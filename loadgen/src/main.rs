@@ -1,0 +1,2 @@
+//! Load generator for any POP3 server.
+fn main() {}

@@ -1,0 +1,3 @@
+//! popcore: a thread-per-core POP3 server for Linux.
+
+pub mod limits;

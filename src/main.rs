@@ -1,0 +1,2 @@
+//! The popcore binary.
+fn main() {}
