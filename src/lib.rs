@@ -1,3 +1,4 @@
 //! popcore: a thread-per-core POP3 server for Linux.
 
 pub mod limits;
+pub mod ring;

@@ -1,0 +1,347 @@
+//! The ring itself: queues, slots, provided buffers.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::task::Waker;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{CancelBuilder, Fd, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
+use slab::Slab;
+
+use super::provided::{GROUP, Provided};
+use super::slot::{Accept, End, Receive, Slot, adopt, decode};
+use super::{Counters, count};
+use crate::limits;
+
+/// `user_data` of entries whose completion nobody looks at.
+const NOBODY: u64 = u64::MAX;
+
+/// How long the destructor waits for the kernel to let go of memory.
+const REAP: Duration = Duration::from_secs(5);
+
+pub(super) struct Core {
+    // Dropped in this order: the ring closes before the buffers it fills.
+    uring: IoUring,
+    pub(super) slots: Slab<Slot>,
+    provided: Provided,
+    /// Entries that found the submission queue full, oldest first.
+    waiting: std::collections::VecDeque<Entry>,
+}
+
+impl Core {
+    pub(super) fn new(eventfd: &OwnedFd) -> io::Result<Core> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(limits::COMPLETION_QUEUE)
+            .dontfork()
+            .build(limits::SUBMISSION_QUEUE)?;
+        uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        let provided = Provided::new();
+        // SAFETY: the address is that of a page-aligned ring of `count()`
+        // entries, which lives until after the `IoUring` has been closed.
+        unsafe {
+            uring.submitter().register_buf_ring_with_flags(
+                provided.address(),
+                Provided::count(),
+                GROUP,
+                0,
+            )
+        }?;
+        Ok(Core {
+            uring,
+            slots: Slab::new(),
+            provided,
+            waiting: std::collections::VecDeque::new(),
+        })
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Queues an entry; one that finds the queue full waits for the next turn.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to must stay valid until its completion has been
+    /// dispatched.
+    pub(super) unsafe fn push(&mut self, entry: Entry, counters: &Counters) {
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(entry);
+            return;
+        }
+        // SAFETY: the caller's promise.
+        if unsafe { self.uring.submission().push(&entry) }.is_err() {
+            count(&counters.queue_full);
+            self.waiting.push_back(entry);
+        }
+    }
+
+    /// Asks the kernel to end the operation in slot `key`.
+    pub(super) fn cancel(&mut self, key: usize, counters: &Counters) {
+        let entry = opcode::AsyncCancel::new(key as u64)
+            .build()
+            .user_data(NOBODY);
+        // SAFETY: the entry holds no address.
+        unsafe { self.push(entry, counters) };
+    }
+
+    /// Arms the multishot accept of slot `key`.
+    pub(super) fn arm_accept(&mut self, key: usize, listener: i32, counters: &Counters) {
+        let entry = opcode::AcceptMulti::new(Fd(listener))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(key as u64);
+        if let Slot::Accept(accept) = &mut self.slots[key] {
+            accept.armed = true;
+        }
+        // SAFETY: a multishot accept takes no address from us.
+        unsafe { self.push(entry, counters) };
+    }
+
+    /// Arms the multishot receive of slot `key`.
+    pub(super) fn arm_receive(&mut self, key: usize, socket: i32, counters: &Counters) {
+        let entry = opcode::RecvMulti::new(Fd(socket), GROUP)
+            .build()
+            .user_data(key as u64);
+        if let Slot::Receive(receive) = &mut self.slots[key] {
+            receive.armed = true;
+        }
+        // SAFETY: the kernel writes into the provided buffers, which outlive
+        // the ring, and only into those that it was given.
+        unsafe { self.push(entry, counters) };
+    }
+
+    /// Whether the kernel or the queues hold anything for the driver to do.
+    pub(super) fn has_work(&mut self) -> bool {
+        let submission = self.uring.submission();
+        let queued = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        queued || !self.waiting.is_empty() || !self.uring.completion().is_empty()
+    }
+
+    /// Whether the kernel signals the eventfd for new completions.
+    pub(super) fn notify_completions(&mut self, on: bool) {
+        let completion = self.uring.completion();
+        if on {
+            completion.enable_eventfd();
+        } else {
+            completion.disable_eventfd();
+        }
+    }
+
+    /// Hands queued entries to the kernel and runs its deferred work.
+    pub(super) fn submit(&mut self, counters: &Counters) -> io::Result<()> {
+        loop {
+            let submission = self.uring.submission();
+            let (queued, taskrun) = (!submission.is_empty(), submission.taskrun());
+            let overflow = submission.cq_overflow();
+            drop(submission);
+            if overflow {
+                count(&counters.overflows);
+            }
+            if !queued && !taskrun && !overflow {
+                return Ok(());
+            }
+            count(&counters.enters);
+            match self.uring.submit() {
+                Ok(_) => {}
+                // EBUSY: the completion queue must be emptied first; EAGAIN: the
+                // kernel is short of memory; EINTR: a signal. Entries stay
+                // queued, and the driver comes back after it has dispatched.
+                Err(error) if is_transient(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if self.waiting.is_empty() {
+                return Ok(());
+            }
+            while let Some(entry) = self.waiting.front() {
+                // SAFETY: `push` was promised this of every entry that waits.
+                if unsafe { self.uring.submission().push(entry) }.is_err() {
+                    break;
+                }
+                self.waiting.pop_front();
+            }
+        }
+    }
+
+    /// Dispatches up to `most` completions; says how many there were.
+    pub(super) fn dispatch(
+        &mut self,
+        most: usize,
+        counters: &Counters,
+        woken: &mut Vec<Waker>,
+    ) -> usize {
+        let mut dispatched = 0;
+        while dispatched < most {
+            // One at a time: the entry must be gone from the queue before a
+            // receive is armed again in its place.
+            let Some(entry) = self.uring.completion().next() else {
+                break;
+            };
+            dispatched += 1;
+            count(&counters.completions);
+            if entry.user_data() != NOBODY {
+                self.complete(&entry, counters, woken);
+            }
+        }
+        dispatched
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry, counters: &Counters, woken: &mut Vec<Waker>) {
+        let key = usize::try_from(entry.user_data()).expect("keys are usize");
+        let more = cqueue::more(entry.flags());
+        let buffer = cqueue::buffer_select(entry.flags());
+        match &mut self.slots[key] {
+            Slot::Waiting(waker) => {
+                woken.extend(waker.take());
+                self.slots[key] = Slot::Done(entry.result());
+            }
+            Slot::Done(_) => unreachable!("an operation completes once"),
+            Slot::Detached => {
+                self.slots.remove(key);
+            }
+            Slot::Abandoned {
+                yields_descriptor, ..
+            } => {
+                close_result(*yields_descriptor, entry.result());
+                self.slots.remove(key);
+            }
+            Slot::AbandonedStream {
+                yields_descriptors: yields_descriptor,
+            } => {
+                close_result(*yields_descriptor, entry.result());
+                if !more {
+                    self.slots.remove(key);
+                }
+            }
+            Slot::Accept(accept) => {
+                accepted(accept, decode(entry.result()), more);
+                woken.extend(accept.waker.take());
+            }
+            Slot::Receive(receive) => {
+                let bytes = match (buffer, usize::try_from(entry.result())) {
+                    (Some(number), Ok(length)) => self.provided.received(number, length),
+                    _ => &[],
+                };
+                let throttle = received(receive, entry.result(), bytes, more, counters);
+                woken.extend(receive.waker.take());
+                if throttle {
+                    self.cancel(key, counters);
+                }
+            }
+        }
+        if let Some(number) = buffer {
+            self.provided.give(number);
+        }
+    }
+
+    /// Cancels everything and waits until the kernel holds no memory of ours.
+    fn reap(&mut self) -> bool {
+        let counters = Counters::default();
+        let deadline = std::time::Instant::now() + REAP;
+        let mut woken = Vec::new();
+        while !self.slots.is_empty() {
+            if std::time::Instant::now() > deadline || self.submit(&counters).is_err() {
+                return false;
+            }
+            let patience = Timespec::new().nsec(10_000_000);
+            // ENOENT means that nothing was left to cancel, ETIME that
+            // something needs another round; the loop's condition decides.
+            let _ = self
+                .uring
+                .submitter()
+                .register_sync_cancel(Some(patience), CancelBuilder::any());
+            let settled: Vec<usize> = self
+                .slots
+                .iter()
+                .filter(|(_, slot)| is_settled(slot))
+                .map(|(key, _)| key)
+                .collect();
+            for key in settled {
+                self.slots.remove(key);
+            }
+            self.dispatch(usize::MAX, &counters, &mut woken);
+        }
+        true
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if !self.reap() {
+            // The kernel may still write to what the slots own: better a leak
+            // at the process's end than memory that two parties use.
+            std::mem::forget(std::mem::take(&mut self.slots));
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)
+    )
+}
+
+/// Whether the kernel has nothing left to say about a slot.
+fn is_settled(slot: &Slot) -> bool {
+    match slot {
+        Slot::Done(_) => true,
+        Slot::Accept(accept) => !accept.armed,
+        Slot::Receive(receive) => !receive.armed,
+        _ => false,
+    }
+}
+
+fn close_result(yields_descriptor: bool, result: i32) {
+    if let (true, Ok(descriptor)) = (yields_descriptor, decode(result)) {
+        drop(adopt(descriptor));
+    }
+}
+
+fn accepted(accept: &mut Accept, result: io::Result<u32>, more: bool) {
+    accept.armed = more;
+    match result {
+        Ok(descriptor) => accept.ready.push_back(adopt(descriptor)),
+        Err(error) => accept.failed = Some(error),
+    }
+}
+
+/// Books what a receive brought; says whether it is to be stopped.
+fn received(
+    receive: &mut Receive,
+    result: i32,
+    bytes: &[u8],
+    more: bool,
+    counters: &Counters,
+) -> bool {
+    receive.armed = more;
+    if !more {
+        receive.throttling = false;
+    }
+    match decode(result) {
+        Ok(0) => receive.end = Some(End::Closed),
+        Ok(_) => receive.unread.extend_from_slice(bytes),
+        Err(error) => match error.raw_os_error() {
+            // The owner arms it again when it polls: by then this pass has
+            // given every buffer back.
+            Some(libc::ENOBUFS) => count(&counters.buffers_exhausted),
+            // Our own throttling; the bytes are read first.
+            Some(libc::ECANCELED) => {}
+            _ => receive.end = Some(End::Failed(error)),
+        },
+    }
+    let throttle = more && !receive.throttling && receive.unread.len() > limits::PIPELINED;
+    if throttle {
+        receive.throttling = true;
+        count(&counters.throttled);
+    }
+    throttle
+}

@@ -1,0 +1,191 @@
+//! The shard's own `io_uring`, for sockets and message files.
+//!
+//! glommio schedules, pins, times and wakes; its sockets poll for readiness and
+//! then read, it sends `unlink` to threads, and it lets nobody else submit. So
+//! each shard has a second ring beside glommio's, and this module is the only
+//! place that knows of it: the rest of popcore sees operations as futures.
+//!
+//! # Who owns memory, and when
+//!
+//! * An operation owns what the kernel may touch (a path, a buffer) from the
+//!   moment it is queued until its completion has been dispatched. The memory is
+//!   on the heap, so the future that holds it may move.
+//! * A future that is dropped before its completion leaves that memory to the
+//!   ring ([`slot::Slot::Abandoned`]), asks the kernel to cancel, and the ring
+//!   frees it when the completion arrives. A future that is leaked leaks it.
+//! * Received bytes land in buffers that the ring provides to the kernel
+//!   ([`provided`]) and are copied out while the completion is dispatched: a
+//!   command line is a few octets, and so a provided buffer is never held by a
+//!   session, however slow it is. An idle session owns no receive buffer.
+//! * The ring is not dropped while the kernel may still touch memory:
+//!   [`core::Core`]'s destructor cancels everything and waits for it; what does
+//!   not end in time is leaked rather than freed.
+//!
+//! # How it is driven
+//!
+//! One task of the executor ([`Ring::drive`]) hands the queued submissions to
+//! the kernel in one system call, dispatches the completions it finds, and
+//! yields to the tasks they woke. Their submissions go out in the next turn.
+//! With nothing left to do it sleeps on an eventfd that the kernel signals
+//! ([`sleeper`]), and uses no CPU.
+
+mod core;
+mod driver;
+mod file;
+mod net;
+mod operation;
+mod probe;
+mod provided;
+mod sleeper;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::Waker;
+
+pub use net::{Acceptor, Received, Receiver};
+pub use probe::{RingError, probe};
+
+use self::core::Core;
+
+/// A shard's ring. Cheap to clone; stays on the thread that made it.
+#[derive(Clone)]
+pub struct Ring {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    core: RefCell<Core>,
+    /// Signalled by the kernel when a completion waits and the driver sleeps.
+    eventfd: OwnedFd,
+    /// The driver's waker while it sleeps.
+    driver: RefCell<Option<Waker>>,
+    counters: Counters,
+}
+
+/// An open socket or file that operations share with their owner.
+///
+/// An operation in flight holds a clone, so a descriptor is never closed, and
+/// its number never given to another file, between an operation's being queued
+/// and its completion: bytes cannot reach a stranger's socket.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    descriptor: Rc<OwnedFd>,
+}
+
+impl Handle {
+    /// Shares `descriptor` with the operations that will be started on it.
+    pub fn new(descriptor: OwnedFd) -> Handle {
+        Handle {
+            descriptor: Rc::new(descriptor),
+        }
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl AsRawFd for Handle {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+/// What the ring counts of itself, for metrics and for tests.
+#[derive(Debug, Default)]
+pub struct Counters {
+    enters: Cell<u64>,
+    completions: Cell<u64>,
+    queue_full: Cell<u64>,
+    buffers_exhausted: Cell<u64>,
+    overflows: Cell<u64>,
+    throttled: Cell<u64>,
+    cancelled: Cell<u64>,
+}
+
+impl Counters {
+    /// System calls into the ring.
+    pub fn enters(&self) -> u64 {
+        self.enters.get()
+    }
+
+    /// Completions dispatched.
+    pub fn completions(&self) -> u64 {
+        self.completions.get()
+    }
+
+    /// Submissions that found the submission queue full and waited their turn.
+    pub fn queue_full(&self) -> u64 {
+        self.queue_full.get()
+    }
+
+    /// Receives that found no provided buffer (`ENOBUFS`) and were armed again.
+    pub fn buffers_exhausted(&self) -> u64 {
+        self.buffers_exhausted.get()
+    }
+
+    /// Turns that found the completion queue overflown into the kernel's list.
+    pub fn overflows(&self) -> u64 {
+        self.overflows.get()
+    }
+
+    /// Receives stopped because a client sent more than it may pipeline.
+    pub fn throttled(&self) -> u64 {
+        self.throttled.get()
+    }
+
+    /// Operations whose future was dropped before their completion.
+    pub fn cancelled(&self) -> u64 {
+        self.cancelled.get()
+    }
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+impl Ring {
+    /// Makes the ring of the calling thread's shard.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `io_uring_setup(2)` or the registrations say; [`probe`] turns
+    /// the usual ones into causes and remedies before any shard starts.
+    pub fn new() -> io::Result<Ring> {
+        let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        let core = Core::new(&eventfd)?;
+        Ok(Ring {
+            shared: Rc::new(Shared {
+                core: RefCell::new(core),
+                eventfd,
+                driver: RefCell::new(None),
+                counters: Counters::default(),
+            }),
+        })
+    }
+
+    /// What the ring has counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Operations that the kernel has not completed, receivers and acceptors
+    /// included.
+    pub fn in_flight(&self) -> usize {
+        self.shared.core.borrow().in_flight()
+    }
+
+    /// Has the driver look at the submission queue in this turn of the loop.
+    fn wake_driver(&self) {
+        if let Some(waker) = self.shared.driver.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The ring against real sockets and files, on a glommio executor.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::task::Context;
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::*;
+
+/// Runs `body` on an executor whose ring is driven, and tears both down.
+fn on_a_ring<T: Send + 'static, F: Future<Output = T> + 'static>(
+    body: impl FnOnce(Ring) -> F + Send + 'static,
+) -> T {
+    LocalExecutorBuilder::new(Placement::Unbound)
+        .spawn(move || async move {
+            let ring = Ring::new().expect("a kernel with io_uring");
+            let driver = glommio::spawn_local(ring.clone().drive());
+            let result = body(ring.clone()).await;
+            driver.cancel().await;
+            result
+        })
+        .expect("an executor")
+        .join()
+        .expect("no panic")
+}
+
+fn listener() -> (TcpListener, std::net::SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    (listener, address)
+}
+
+fn handle(owned: impl Into<OwnedFd>) -> Handle {
+    Handle::new(owned.into())
+}
+
+/// Octets in which a lost, doubled or moved one shows.
+fn pattern(octets: u32) -> Vec<u8> {
+    (0..octets)
+        .flat_map(|n| n.to_le_bytes())
+        .take(octets as usize)
+        .collect()
+}
+
+async fn next(receiver: &mut Receiver) -> io::Result<Received> {
+    std::future::poll_fn(|context| receiver.poll_next(context)).await
+}
+
+#[test]
+fn this_machine_passes_the_probe() {
+    probe().expect("the tests need a ring");
+}
+
+#[test]
+fn bytes_go_round_through_accept_receive_and_send() {
+    let (listener, address) = listener();
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let sent = pattern(100_000);
+        stream.write_all(&sent).expect("write");
+        stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("shutdown");
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).expect("read");
+        (sent, back)
+    });
+    let throttled = on_a_ring(move |ring| async move {
+        let mut acceptor = ring.accept(handle(listener));
+        let socket = acceptor.connection().await.expect("a connection");
+        let mut receiver = ring.receive(socket.clone());
+        while let Received::Bytes(bytes) = next(&mut receiver).await.expect("no reset") {
+            let length = bytes.len();
+            let (sent, _) = ring.send(&socket, bytes).await;
+            assert_eq!(sent.expect("sent"), length);
+        }
+        assert_eq!(next(&mut receiver).await.expect("still"), Received::End);
+        drop(receiver);
+        ring.close(socket);
+        drop(acceptor);
+        while ring.in_flight() > 0 {
+            driver_turn().await;
+        }
+        ring.counters().throttled()
+    });
+    let (sent, back) = client.join().expect("client");
+    assert!(sent == back, "{} octets came back changed", back.len());
+    // Not asserted to be above zero: whether the client outruns us is timing.
+    assert!(throttled < 1000);
+}
+
+/// Lets the driver, and every other task, run once.
+async fn driver_turn() {
+    glommio::executor().yield_now().await;
+}
+
+#[test]
+fn a_client_that_sends_too_far_ahead_is_held_back_and_loses_nothing() {
+    const OCTETS: u32 = 1 << 20;
+    let (listener, address) = listener();
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let sent = pattern(OCTETS);
+        stream.write_all(&sent).expect("write");
+        sent
+    });
+    let (got, throttled, most) = on_a_ring(move |ring| async move {
+        let mut acceptor = ring.accept(handle(listener));
+        let socket = acceptor.connection().await.expect("a connection");
+        let mut receiver = ring.receive(socket.clone());
+        let mut got = Vec::new();
+        let mut most = 0;
+        // One look arms the receive; then the client runs ahead until the ring
+        // stops listening to it.
+        let first = next(&mut receiver).await.expect("bytes");
+        let Received::Bytes(bytes) = first else {
+            panic!("ended at once");
+        };
+        got.extend_from_slice(&bytes);
+        while ring.counters().throttled() == 0 {
+            driver_turn().await;
+        }
+        while let Received::Bytes(bytes) = next(&mut receiver).await.expect("bytes") {
+            most = most.max(bytes.len());
+            got.extend_from_slice(&bytes);
+        }
+        (got, ring.counters().throttled(), most)
+    });
+    let sent = client.join().expect("client");
+    assert!(sent == got, "{} of {} octets", got.len(), sent.len());
+    assert!(throttled > 0);
+    // What one turn may add on top of the bound: every provided buffer.
+    let slack = usize::from(crate::limits::PROVIDED_BUFFERS) * crate::limits::PROVIDED_BUFFER;
+    assert!(most <= crate::limits::PIPELINED + slack, "{most}");
+}
+
+#[test]
+fn more_bytes_than_provided_buffers_lose_nothing() {
+    const CLIENTS: usize = 32;
+    const OCTETS: usize = 100 * 1024;
+    let (listener, address) = listener();
+    let (written, all_written) = std::sync::mpsc::channel::<()>();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let writers = std::thread::spawn(move || {
+        let mut streams: Vec<TcpStream> = (0..CLIENTS)
+            .map(|_| TcpStream::connect(address).expect("connect"))
+            .collect();
+        wait.recv().expect("the server is ready");
+        for stream in &mut streams {
+            stream.write_all(&vec![b'x'; OCTETS]).expect("write");
+        }
+        written.send(()).expect("the server waits");
+        for stream in &mut streams {
+            stream.read_exact(&mut [0u8]).expect("an answer");
+        }
+    });
+    let exhausted = on_a_ring(move |ring| async move {
+        let mut acceptor = ring.accept(handle(listener));
+        let mut connections = Vec::new();
+        for _ in 0..CLIENTS {
+            let socket = acceptor.connection().await.expect("a connection");
+            let mut receiver = ring.receive(socket.clone());
+            // Arms the receive without waiting for it.
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(receiver.poll_next(&mut context).is_pending());
+            connections.push((socket, receiver));
+        }
+        for _ in 0..10 {
+            driver_turn().await;
+        }
+        go.send(()).expect("the clients wait");
+        // The shard is away while all of them write, so that one turn finds
+        // more to receive than it has provided buffers.
+        all_written.recv().expect("written");
+        for (socket, receiver) in &mut connections {
+            let mut got = 0;
+            while got < OCTETS {
+                match next(receiver).await.expect("bytes") {
+                    Received::Bytes(bytes) => {
+                        assert!(bytes.iter().all(|&byte| byte == b'x'));
+                        got += bytes.len();
+                    }
+                    Received::End => panic!("ended early"),
+                }
+            }
+            assert_eq!(got, OCTETS);
+            ring.send(socket, b"!".to_vec()).await.0.expect("sent");
+        }
+        ring.counters().buffers_exhausted()
+    });
+    writers.join().expect("clients");
+    assert!(exhausted > 0, "the test did not exhaust the buffers");
+}
+
+#[test]
+fn files_are_opened_read_and_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().canonicalize().expect("canonical");
+    let path = root.join("message");
+    std::fs::write(&path, b"Subject: x\n\nbody\n").expect("written");
+    std::os::unix::fs::symlink(&path, root.join("link")).expect("linked");
+    let name = |name: &str| {
+        std::ffi::CString::new(root.join(name).to_str().expect("UTF-8")).expect("no NUL")
+    };
+    let (message, link) = (name("message"), name("link"));
+    on_a_ring(move |ring| async move {
+        let refused = ring.open_message(link).await.expect_err("a link");
+        assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
+        let file = ring.open_message(message.clone()).await.expect("opened");
+        let (count, buffer) = ring.read_at(&file, Vec::with_capacity(4), 9).await;
+        assert_eq!(count.expect("read"), 4);
+        assert_eq!(buffer, b"x\n\nb");
+        let (count, buffer) = ring.read_at(&file, Vec::with_capacity(64), 12).await;
+        assert_eq!(
+            (count.expect("read"), buffer.as_slice()),
+            (5, &b"body\n"[..])
+        );
+        let (count, _) = ring.read_at(&file, Vec::with_capacity(64), 17).await;
+        assert_eq!(count.expect("the end"), 0);
+        ring.close(file);
+        ring.unlink(message.clone()).await.expect("removed");
+        let gone = ring.unlink(message).await.expect_err("gone");
+        assert_eq!(gone.raw_os_error(), Some(libc::ENOENT));
+    });
+    assert!(!path.exists());
+}
+
+#[test]
+fn dropped_futures_leave_nothing_behind() {
+    let (listener, address) = listener();
+    let client = TcpStream::connect(address).expect("connect");
+    on_a_ring(move |ring| async move {
+        let mut acceptor = ring.accept(handle(listener));
+        let socket = acceptor.connection().await.expect("a connection");
+        // The client reads nothing: the send cannot finish.
+        let stuck = ring.send(&socket, vec![b'x'; 64 << 20]);
+        let mut stuck = Box::pin(stuck);
+        for _ in 0..10 {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(stuck.as_mut().poll(&mut context).is_pending());
+            driver_turn().await;
+        }
+        drop(stuck);
+        let mut receiver = ring.receive(socket.clone());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(receiver.poll_next(&mut context).is_pending());
+        driver_turn().await;
+        drop((receiver, acceptor));
+        assert!(ring.counters().cancelled() > 0);
+        while ring.in_flight() > 0 {
+            driver_turn().await;
+        }
+        ring.close(socket);
+    });
+    drop(client);
+}
+
+#[test]
+fn a_ring_dropped_with_operations_in_flight_reaps_them() {
+    let (listener, address) = listener();
+    let mut client = TcpStream::connect(address).expect("connect");
+    on_a_ring(move |ring| async move {
+        let mut acceptor = ring.accept(handle(listener));
+        let socket = acceptor.connection().await.expect("a connection");
+        let mut receiver = ring.receive(socket.clone());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(receiver.poll_next(&mut context).is_pending());
+        let stuck = ring.send(&socket, vec![b'x'; 64 << 20]);
+        drop(stuck);
+        // Everything goes at once, with the driver not having run since.
+    });
+    let mut octets = Vec::new();
+    // The socket is closed, so the client sees an end and not a hang.
+    let _ = client.read_to_end(&mut octets);
+}
