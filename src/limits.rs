@@ -37,4 +37,36 @@ pub const PROVIDED_BUFFER: usize = 4 * 1024;
 
 const _: () = assert!(COMPLETION_QUEUE >= 2 * SUBMISSION_QUEUE);
 const _: () = assert!(PIPELINED >= PROVIDED_BUFFER);
+/// Longest unique-id in octets (RFC 1939, section 7, UIDL).
+pub const UNIQUE_ID: usize = 70;
+
+/// Most digits of a decimal `u64`.
+pub const DECIMAL: usize = 20;
+
+/// The end of a multi-line reply: a dot and CRLF, in octets.
+pub const TERMINATOR: usize = 3;
+
+/// Most octets that `Encoder::finish` writes: a missing line end, then the
+/// terminator.
+pub const MESSAGE_END: usize = 2 + TERMINATOR;
+
+/// Longest row of a listing with the terminator that may follow it. A row is
+/// begun only with this much room, so that the terminator always leaves in one
+/// write with the row before it: clients hang on one that comes alone.
+pub const LISTING_ROW: usize = DECIMAL + 1 + UNIQUE_ID + 2 + TERMINATOR;
+
+/// Commands a session may get wrong before it is closed. Clients probe for a
+/// few extensions; a scanner that speaks another protocol sends a stream.
+pub const BAD_COMMANDS: u8 = 20;
+
+/// Logins that may fail on one connection before it is closed: enough for
+/// a mistyped password, too few for guessing.
+pub const FAILED_LOGINS: u8 = 3;
+
 const _: () = assert!(REPLY_ROOM >= 2 * REPLY_LINE);
+const _: () = assert!(REPLY_LINE + LISTING_ROW <= REPLY_ROOM);
+const _: () = assert!(
+    UNIQUE_ID >= DECIMAL,
+    "a LIST row is no longer than a UIDL row"
+);
+const _: () = assert!(FAILED_LOGINS < BAD_COMMANDS);

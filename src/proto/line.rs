@@ -1,0 +1,291 @@
+//! A stream of octets to lines, in any segmentation, within a bound.
+//!
+//! A line that lies whole in the input is borrowed from it: the common case
+//! copies nothing and allocates nothing. Of an unfinished line up to
+//! [`limits::COMMAND_LINE`] octets are kept in a buffer that lives until the
+//! line has been handed out, so that a session between two lines owns no heap.
+//! The buffer is erased when it goes, since the line may be a password.
+//!
+//! A line that is too long is skipped without being stored and reported once,
+//! when its end is there: the client gets one reply for one line, and what
+//! follows is read as commands again. To report it at the limit, as some
+//! servers do, would turn the rest of the line into commands or leave the
+//! replies one ahead of the client.
+//!
+//! Lines end at LF; a CR before it is dropped with it. A bare LF is taken as
+//! a line end because that is how people type through netcat, and since every
+//! line is a command there is no second reader who could disagree.
+
+use memchr::memchr;
+use zeroize::Zeroizing;
+
+use crate::limits;
+
+/// Finds the lines of one connection.
+#[derive(Debug, Default)]
+pub struct LineSplitter {
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Between,
+    /// The beginning of a line whose end has not come: never too long.
+    Partial(Zeroizing<Vec<u8>>),
+    /// A line that was handed out from the buffer and is due to be erased.
+    HandedOut(Zeroizing<Vec<u8>>),
+    /// Within a line that is too long.
+    Skipping,
+}
+
+/// What [`LineSplitter::next`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Split<'a> {
+    /// A line without its line end.
+    Line(&'a [u8]),
+    /// The end of a line longer than [`limits::COMMAND_LINE`].
+    TooLong,
+    /// The input is used up.
+    NeedMore,
+}
+
+impl LineSplitter {
+    /// A splitter at the beginning of a line.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next line off the front of `input`. Whatever is not taken yet
+    /// stays in `input`, so that the caller may stop after any line.
+    pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Split<'a> {
+        if let State::HandedOut(_) = self.state {
+            self.state = State::Between;
+        }
+        let Some(line_feed) = memchr(b'\n', input) else {
+            self.keep(input);
+            *input = &[];
+            return Split::NeedMore;
+        };
+        let (line, rest) = input.split_at(line_feed + 1);
+        *input = rest;
+        match std::mem::take(&mut self.state) {
+            State::Skipping => Split::TooLong,
+            State::Partial(mut kept) => {
+                if kept.len() + line.len() > limits::COMMAND_LINE {
+                    return Split::TooLong;
+                }
+                kept.extend_from_slice(line);
+                self.state = State::HandedOut(kept);
+                match &self.state {
+                    State::HandedOut(kept) => Split::Line(without_end(kept)),
+                    _ => unreachable!("set in the line above"),
+                }
+            }
+            State::Between | State::HandedOut(_) => {
+                if line.len() > limits::COMMAND_LINE {
+                    return Split::TooLong;
+                }
+                Split::Line(without_end(line))
+            }
+        }
+    }
+
+    /// Whether it holds heap memory, as it does within a line that has not
+    /// ended, and until the call after the one that ended it.
+    pub fn owns_memory(&self) -> bool {
+        matches!(self.state, State::Partial(_) | State::HandedOut(_))
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        if piece.is_empty() {
+            return;
+        }
+        let mut kept = match std::mem::take(&mut self.state) {
+            State::Skipping => {
+                self.state = State::Skipping;
+                return;
+            }
+            State::Partial(kept) => kept,
+            // One allocation of the full size: to grow would leave copies behind.
+            State::Between | State::HandedOut(_) => {
+                Zeroizing::new(Vec::with_capacity(limits::COMMAND_LINE))
+            }
+        };
+        // The line end that is still to come is one octet at least.
+        self.state = if kept.len() + piece.len() < limits::COMMAND_LINE {
+            kept.extend_from_slice(piece);
+            State::Partial(kept)
+        } else {
+            State::Skipping
+        };
+    }
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What came out, owned.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    enum Event {
+        Line(Vec<u8>),
+        TooLong,
+    }
+
+    fn split(pieces: &[&[u8]]) -> Vec<Event> {
+        let mut splitter = LineSplitter::new();
+        let mut events = Vec::new();
+        for piece in pieces {
+            let mut input = *piece;
+            loop {
+                match splitter.next(&mut input) {
+                    Split::Line(line) => events.push(Event::Line(line.to_vec())),
+                    Split::TooLong => events.push(Event::TooLong),
+                    Split::NeedMore => break,
+                }
+            }
+            assert!(input.is_empty());
+        }
+        events
+    }
+
+    /// The same, an octet at a time.
+    fn model(stream: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut line = Vec::new();
+        for &octet in stream {
+            line.push(octet);
+            if octet == b'\n' {
+                let too_long = line.len() > 255;
+                line.pop();
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                let line = std::mem::take(&mut line);
+                events.push(if too_long {
+                    Event::TooLong
+                } else {
+                    Event::Line(line)
+                });
+            }
+        }
+        events
+    }
+
+    fn lines(lines: &[&str]) -> Vec<Event> {
+        let owned = |line: &&str| Event::Line(line.as_bytes().to_vec());
+        lines.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn pipelined_lines_come_one_by_one() {
+        let found = split(&[b"STAT\r\nLIST\r\nQU", b"IT\r\n"]);
+        assert_eq!(found, lines(&["STAT", "LIST", "QUIT"]));
+    }
+
+    #[test]
+    fn a_line_end_may_be_torn() {
+        assert_eq!(split(&[b"STAT\r", b"\n"]), lines(&["STAT"]));
+        assert_eq!(split(&[b"STAT", b"\r\n"]), lines(&["STAT"]));
+        assert_eq!(split(&[b"STAT\n\n"]), lines(&["STAT", ""]));
+    }
+
+    #[test]
+    fn a_whole_line_is_borrowed_from_the_input() {
+        let stream = b"NOOP\r\nrest";
+        let mut input = &stream[..];
+        let mut splitter = LineSplitter::new();
+        let Split::Line(line) = splitter.next(&mut input) else {
+            panic!("a line is there");
+        };
+        assert_eq!(line.as_ptr(), stream.as_ptr());
+        assert_eq!(input, b"rest");
+        assert!(!splitter.owns_memory());
+    }
+
+    #[test]
+    fn no_heap_between_lines() {
+        let mut splitter = LineSplitter::new();
+        let mut input = &b"QU"[..];
+        assert_eq!(splitter.next(&mut input), Split::NeedMore);
+        assert!(splitter.owns_memory());
+        input = b"IT\r\n";
+        assert_eq!(splitter.next(&mut input), Split::Line(b"QUIT"));
+        assert_eq!(splitter.next(&mut input), Split::NeedMore);
+        assert!(!splitter.owns_memory());
+    }
+
+    #[test]
+    fn the_longest_line_is_taken_and_a_longer_one_is_not() {
+        let longest = [vec![b'x'; 253], b"\r\n".to_vec()].concat();
+        let longer = [vec![b'x'; 254], b"\r\n".to_vec()].concat();
+        assert_eq!(split(&[&longest]), [Event::Line(vec![b'x'; 253])]);
+        assert_eq!(split(&[&longer]), [Event::TooLong]);
+        for cut in 0..longest.len() {
+            let (head, tail) = longest.split_at(cut);
+            assert_eq!(split(&[head, tail]), [Event::Line(vec![b'x'; 253])]);
+        }
+        for cut in 0..longer.len() {
+            let (head, tail) = longer.split_at(cut);
+            assert_eq!(split(&[head, tail]), [Event::TooLong], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_reported_once_and_not_stored() {
+        let mut splitter = LineSplitter::new();
+        for _ in 0..1000 {
+            let mut input = &[b'x'; 100][..];
+            assert_eq!(splitter.next(&mut input), Split::NeedMore);
+        }
+        assert!(!splitter.owns_memory());
+        let mut input = &b"QUIT\r\nSTAT\r\n"[..];
+        assert_eq!(splitter.next(&mut input), Split::TooLong);
+        assert_eq!(splitter.next(&mut input), Split::Line(b"STAT"));
+    }
+
+    #[test]
+    fn an_idle_splitter_is_small() {
+        assert!(size_of::<LineSplitter>() <= 32);
+    }
+
+    proptest! {
+        #[test]
+        fn any_segmentation_gives_the_same_lines(
+            parts in prop::collection::vec(
+                (
+                    prop::sample::select(vec![0_usize, 1, 4, 60, 250, 252, 253, 254, 255, 256, 600]),
+                    prop::sample::select(vec!["\n", "\r\n", "\r", "\r\r\n", "x"]),
+                ),
+                0..8,
+            ),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+        ) {
+            let mut stream = Vec::new();
+            for (length, end) in parts {
+                stream.resize(stream.len() + length, b'a');
+                stream.extend_from_slice(end.as_bytes());
+            }
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut pieces = Vec::new();
+            let mut start = 0;
+            for cut in cuts {
+                pieces.push(&stream[start..cut]);
+                start = cut;
+            }
+            pieces.push(&stream[start..]);
+            prop_assert_eq!(split(&pieces), model(&stream));
+            let octets: Vec<&[u8]> = stream.chunks(1).collect();
+            prop_assert_eq!(split(&octets), model(&stream));
+        }
+    }
+}
