@@ -1,6 +1,7 @@
 //! popcore: a thread-per-core POP3 server for Linux.
 
 pub mod proto;
+pub mod session;
 pub mod wire;
 
 pub mod limits;
