@@ -6,3 +6,8 @@ pub mod wire;
 
 pub mod limits;
 pub mod ring;
+pub mod auth;
+pub mod limits;
+pub mod maildrop;
+pub mod proto;
+pub mod wire;

@@ -70,3 +70,42 @@ const _: () = assert!(
     "a LIST row is no longer than a UIDL row"
 );
 const _: () = assert!(FAILED_LOGINS < BAD_COMMANDS);
+/// Longest name of a file or directory, in octets: `NAME_MAX` of Linux, held
+/// here so that a snapshot keeps a name's length in one octet.
+pub const FILE_NAME: usize = 255;
+
+/// Longest path of a maildrop, in octets: `PATH_MAX` of Linux less what new/ or
+/// cur/ and the longest file name add to it.
+pub const MAILDROP_PATH: usize = 4096 - FILE_NAME - 6;
+
+/// Most messages in a maildrop: ten times what the largest known mailboxes hold,
+/// and few enough that one user's files cannot take the server's memory.
+pub const MAILDROP_MESSAGES: usize = 2_000_000;
+
+/// Longest unique-id, in octets (RFC 1939, section 7).
+pub const UNIQUE_ID: usize = 70;
+
+/// Memory of all cached snapshots together, in octets: about 3 million messages,
+/// so some 150,000 maildrops of 20 messages.
+pub const SNAPSHOT_CACHE: usize = 256 << 20;
+
+/// Parts of the snapshot cache: enough that 64 cores seldom meet.
+pub const SNAPSHOT_CACHE_PARTS: usize = 64;
+
+/// Parts of the lock table, for the same reason.
+pub const LOCK_TABLE_PARTS: usize = 64;
+
+/// Listings in a row that bring nothing new after which a maildrop that never
+/// stands still is believed to have been seen whole. One listing that races with
+/// renames at full speed loses a given message in a few of a hundred cases.
+pub const QUIET_LISTINGS: u32 = 12;
+
+/// Listings of one open altogether, so that one that keeps finding new messages
+/// ends.
+pub const LISTINGS: u32 = 200;
+
+const _: () = assert!(REPLY_ROOM >= 2 * REPLY_LINE);
+const _: () = assert!(FILE_NAME <= u8::MAX as usize);
+// Positions in a snapshot's names are 32 bits wide.
+const _: () = assert!(MAILDROP_MESSAGES * FILE_NAME <= u32::MAX as usize);
+const _: () = assert!(QUIET_LISTINGS < LISTINGS);

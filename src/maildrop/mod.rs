@@ -1,0 +1,5 @@
+//! Maildrops.
+mod error;
+mod lock;
+pub use error::*;
+pub use lock::*;
