@@ -1,9 +1,33 @@
-//! Maildrops.
+//! Maildrops: Maildir on the disk to the table of messages that a session sees.
+//!
+//! [`Template`] says where a user's maildrop lies. [`open`] reads it, on a pool
+//! thread, into a [`Snapshot`]; [`SnapshotCache`] keeps snapshots, and
+//! [`current_without_blocking`] tells on a shard whether one still holds, so that
+//! an unchanged maildrop costs no listing and no trip to the pool. [`LockTable`]
+//! gives a maildrop to one session at a time. [`Maildrops`] puts these together.
+//!
+//! Invariants: nothing outside a maildrop is opened, whatever lies in it; a
+//! session's snapshot never changes; two messages never share a UIDL; what blocks
+//! says so in capitals and runs on the pool.
+
+mod cache;
 mod error;
+mod listing;
 mod lock;
+mod maildrops;
 mod name;
+mod roll;
+mod scan;
+mod snapshot;
+mod stamps;
 mod template;
-pub use error::*;
-pub use lock::*;
-pub use name::*;
-pub use template::*;
+
+pub use cache::SnapshotCache;
+pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
+pub use lock::{InUse, LockGuard, LockTable};
+pub use maildrops::{Maildrops, Opened};
+pub use name::{Moment, Name};
+pub use scan::{canonical, locate, open};
+pub use snapshot::{Builder, Folder, Snapshot};
+pub use stamps::{Freshness, Stamps, Standing, current, current_without_blocking};
+pub use template::{NameError, Template, TemplateError};

@@ -258,7 +258,7 @@ mod tests {
             (b"a\n", NameError::Control),
             (b"@ex.org", NameError::Empty),
             (&long, NameError::TooLong),
-            (&long[..limits::FILE_NAME + 1], NameError::TooLong),
+            (&long[..=limits::FILE_NAME], NameError::TooLong),
         ];
         for (name, error) in cases {
             assert_eq!(expand("/m/{local}", name), Err(error));

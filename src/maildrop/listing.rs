@@ -1,0 +1,221 @@
+//! Reading directories and files below one maildrop. BLOCKING, all of it.
+//!
+//! Everything is opened relative to the maildrop's own directory, beneath it and
+//! through no symbolic link (`openat2(2)`), so whatever lies in a maildrop, no
+//! file outside is ever opened. Messages are opened without waiting for a writer
+//! (a FIFO) and looked at before they are read: only regular files count.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags};
+use rustix::io::{self, Errno};
+
+use super::error::{Attempt, Cause, OpenError};
+use super::name::Name;
+use super::roll::{Facts, Measured, Roll};
+use super::snapshot::Folder;
+use super::stamps::Stamps;
+use crate::wire::OctetCounter;
+
+/// Octets of a directory read at once: some 400 names.
+const DIRECTORY_BUFFER: usize = 32 << 10;
+/// Octets of a message read at once: a usual message in one piece.
+const FILE_BUFFER: usize = 128 << 10;
+
+const BELOW: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+/// A maildrop's own directory.
+pub(super) struct Root {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Root {
+    /// Opens a canonical path; `None` where nothing is there.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>, OpenError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match fs::openat2(CWD, path, flags, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Some(Self {
+                path: path.to_owned(),
+                fd,
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(directory_fault(path, errno)),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn stamps(&self) -> Result<Stamps, OpenError> {
+        Stamps::below(&self.fd).map_err(|(folder, errno)| {
+            OpenError::system(Attempt::Stat, &self.path.join(folder.name()), errno)
+        })
+    }
+
+    /// Opens new/ and cur/, those that are there.
+    pub(super) fn folders(&self) -> Result<Folders, OpenError> {
+        Ok(Folders {
+            new: self.folder(Folder::New)?,
+            cur: self.folder(Folder::Cur)?,
+        })
+    }
+
+    fn folder(&self, folder: Folder) -> Result<Option<OwnedFd>, OpenError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match fs::openat2(&self.fd, folder.c_name(), flags, Mode::empty(), BELOW) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(directory_fault(&self.path.join(folder.name()), errno)),
+        }
+    }
+}
+
+fn directory_fault(path: &Path, errno: Errno) -> OpenError {
+    match errno {
+        Errno::LOOP => OpenError::of(path, Cause::Link),
+        Errno::NOTDIR => OpenError::of(path, Cause::NotADirectory),
+        _ => OpenError::system(Attempt::Open, path, errno),
+    }
+}
+
+/// The open directories of a maildrop.
+pub(super) struct Folders {
+    new: Option<OwnedFd>,
+    cur: Option<OwnedFd>,
+}
+
+impl Folders {
+    pub(super) fn fd(&self, folder: Folder) -> Option<&OwnedFd> {
+        match folder {
+            Folder::New => self.new.as_ref(),
+            Folder::Cur => self.cur.as_ref(),
+        }
+    }
+
+    /// Lists both, new/ first: what moves the usual way is then seen at least
+    /// once. The roll comes back unsorted.
+    pub(super) fn list(&self, root: &Path, buffers: &mut Buffers) -> Result<Roll, OpenError> {
+        let mut roll = Roll::default();
+        for folder in [Folder::New, Folder::Cur] {
+            let Some(fd) = self.fd(folder) else { continue };
+            list_into(&mut roll, fd, folder, buffers).map_err(|errno| {
+                OpenError::system(Attempt::List, &root.join(folder.name()), errno)
+            })?;
+            if roll.is_over_full() {
+                return Err(OpenError::of(root, Cause::TooManyMessages));
+            }
+        }
+        Ok(roll)
+    }
+}
+
+/// Memory of one scan, used for every directory and file of it.
+pub(super) struct Buffers {
+    directory: Vec<u8>,
+    file: Vec<u8>,
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self {
+            directory: Vec::with_capacity(DIRECTORY_BUFFER),
+            file: Vec::new(),
+        }
+    }
+}
+
+fn list_into(
+    roll: &mut Roll,
+    fd: &OwnedFd,
+    folder: Folder,
+    buffers: &mut Buffers,
+) -> Result<(), Errno> {
+    let mut entries = RawDir::new(fd, buffers.directory.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // The directory itself was removed: it holds nothing more.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        };
+        let Some(name) = Name::parse(entry.file_name().to_bytes()) else {
+            continue;
+        };
+        let is_file = match entry.file_type() {
+            FileType::RegularFile => true,
+            // A file system that does not tell.
+            FileType::Unknown => is_regular(fd, entry.file_name())?,
+            _ => false,
+        };
+        if is_file && !roll.is_over_full() {
+            roll.add(name, folder, entry.ino(), None);
+        }
+    }
+    Ok(())
+}
+
+fn is_regular(fd: &OwnedFd, name: &std::ffi::CStr) -> Result<bool, Errno> {
+    match fs::statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+        Ok(stat) => Ok(FileType::from_raw_mode(stat.stx_mode.into()).is_file()),
+        // Renamed just now: opening it will tell.
+        Err(Errno::NOENT) => Ok(true),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Opens and reads one message and counts its octets.
+pub(super) fn measure(
+    folder: &OwnedFd,
+    name: &[u8],
+    buffers: &mut Buffers,
+) -> Result<Measured, (Attempt, Errno)> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = io::retry_on_intr(|| fs::openat2(folder, name, flags, Mode::empty(), BELOW));
+    let file = match opened {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(Measured::Vanished),
+        // By now a link, or a socket or device without its other end.
+        Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Ok(Measured::Foreign),
+        Err(errno) => return Err((Attempt::Open, errno)),
+    };
+    let stat = fs::fstat(&file).map_err(|errno| (Attempt::Stat, errno))?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Ok(Measured::Foreign);
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or_default();
+    count(file.as_fd(), size, buffers)
+        .map(Measured::Facts)
+        .map_err(|errno| (Attempt::Read, errno))
+}
+
+/// Reads `size` octets, or up to the end of a file that is shorter by now.
+/// Delivered messages do not grow, so the read that would only say so is saved.
+fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Errno> {
+    if buffers.file.is_empty() {
+        buffers.file.resize(FILE_BUFFER, 0);
+    }
+    let mut counter = OctetCounter::new();
+    let mut stored = 0_u64;
+    while stored < size {
+        let read = io::retry_on_intr(|| io::read(&file, &mut buffers.file[..]))?;
+        if read == 0 {
+            break;
+        }
+        counter.update(&buffers.file[..read]);
+        stored += read as u64;
+    }
+    let verbatim = counter.is_verbatim();
+    let octets = counter.finish().get();
+    Ok(Facts {
+        octets,
+        stored,
+        verbatim,
+    })
+}

@@ -1,0 +1,244 @@
+//! Reading a maildrop into a snapshot. BLOCKING: for pool threads only.
+//!
+//! **The race.** Another program may rename messages while they are listed: from
+//! new/ to cur/, or to other flags. `readdir` then may show a message twice or
+//! not at all, and a client that is not shown a message believes that it is gone.
+//! So a listing counts as whole only if both directories carried the same stamps
+//! before and after it, and if those were old enough to prove it; on a stamp too
+//! young for that, two listings in a row must agree. Otherwise the maildrop is
+//! listed again and the listings are laid over each other: nobody who was seen
+//! leaves, nor anybody whom the snapshot before knew, until a whole listing does
+//! not show them. A maildrop that never stands still is taken as it is after
+//! [`limits::QUIET_LISTINGS`] in a row that brought nothing new. The error that
+//! is left is a message too many, which answers `-ERR` when it is fetched.
+//!
+//! **Facts.** The octets of a message are counted by reading its file once; a
+//! later scan believes them if unique name and inode are the same. Size and time
+//! are not asked for: a stat for each message costs more than the listing itself
+//! (an inode from the disk each, on a cold cache), and a Maildir's files are
+//! never rewritten in place by the rules of the format. A file that was replaced
+//! by rename has another inode and is counted anew. One that was rewritten in
+//! place is found when it is sent: the sender has it open, and its size differs
+//! from [`Snapshot::stored`].
+//!
+//! **Vanished between listing and opening.** Such a message is not left out: it
+//! is looked for in a further listing, and if it is there each time and never
+//! under the name just read, the open fails for now instead.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::io::Errno;
+
+use super::error::{Attempt, Cause, OpenError};
+use super::listing::{self, Buffers, Folders, Root};
+use super::roll::{Measured, Roll};
+use super::snapshot::Snapshot;
+use super::stamps::{self, Stamps, Standing};
+use crate::limits;
+use crate::proto::MessageNumber;
+
+/// Reads the maildrop at `root`, which may be reached through links of the
+/// operator's making. One that does not exist, or lacks new/ or cur/, has no
+/// messages there: it never got mail.
+pub fn open(root: &Path, previous: Option<&Snapshot>) -> Result<Snapshot, OpenError> {
+    open_canonical(root, &canonical(root)?, previous)
+}
+
+/// The path of a maildrop without any link: what its lock is keyed by. What does
+/// not exist yet keeps its name below what does.
+pub fn canonical(root: &Path) -> Result<PathBuf, OpenError> {
+    let mut existing = root;
+    loop {
+        match existing.canonicalize() {
+            Ok(path) => {
+                let missing = root.strip_prefix(existing).expect("one of its ancestors");
+                // Not joined when empty: that would add a slash.
+                let whole = missing.as_os_str().is_empty();
+                return Ok(if whole { path } else { path.join(missing) });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if existing.is_symlink() {
+                    return Err(OpenError::of(existing, Cause::DanglingLink));
+                }
+                existing = existing
+                    .parent()
+                    .ok_or_else(|| OpenError::system(Attempt::Resolve, root, Errno::NOENT))?;
+            }
+            Err(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                return Err(match errno {
+                    Errno::NOTDIR => OpenError::of(existing, Cause::NotADirectory),
+                    _ => OpenError::system(Attempt::Resolve, existing, errno),
+                });
+            }
+        }
+    }
+}
+
+pub(super) fn open_canonical(
+    asked: &Path,
+    root: &Path,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot, OpenError> {
+    let Some(opened) = Root::open(root)? else {
+        let existing = root.ancestors().find(|path| path.is_dir());
+        let standing = Standing::Settled {
+            stamps: Stamps::default(),
+            local: existing.is_some_and(stamps::is_local),
+        };
+        return Ok(Snapshot::assemble(asked, root, standing, Roll::default()));
+    };
+    let (roll, settled) = Scan::new(&opened, previous).run()?;
+    let standing = settled.map_or(Standing::Unsettled, |stamps| Standing::Settled {
+        stamps,
+        local: stamps::is_local(root),
+    });
+    Ok(Snapshot::assemble(asked, root, standing, roll))
+}
+
+/// How far one listing can be believed.
+enum Verdict {
+    /// Whole, and its stamps show every later change.
+    Settled(Stamps),
+    /// Both stamps agree and are too young to prove it.
+    Young(Stamps),
+    /// Something changed meanwhile.
+    Torn,
+}
+
+struct Scan<'a> {
+    root: &'a Root,
+    roll: Roll,
+    buffers: Buffers,
+    /// Listings made so far.
+    listings: u32,
+    /// Those in a row that brought nothing new.
+    quiet: u32,
+    /// The last listing's stamps, if they agreed and were young.
+    young: Option<Stamps>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(root: &'a Root, previous: Option<&Snapshot>) -> Self {
+        Self {
+            root,
+            roll: previous.map(Roll::recall).unwrap_or_default(),
+            buffers: Buffers::new(),
+            listings: 0,
+            quiet: 0,
+            young: None,
+        }
+    }
+
+    /// Lists until the listings can be believed. The stamps are those to check
+    /// later, if any are worth it.
+    fn run(mut self) -> Result<(Roll, Option<Stamps>), OpenError> {
+        loop {
+            let verdict = self.pass()?;
+            let whole_since = match verdict {
+                Verdict::Settled(_) => Some(self.listings),
+                Verdict::Young(stamps) if self.young == Some(stamps) => Some(self.listings - 1),
+                Verdict::Young(_) | Verdict::Torn => None,
+            };
+            self.young = match verdict {
+                Verdict::Young(stamps) => Some(stamps),
+                Verdict::Settled(_) | Verdict::Torn => None,
+            };
+            if let Some(since) = whole_since {
+                self.roll.keep_seen_since(since);
+                if self.roll.unmeasured_since(0) == 0 {
+                    let settled = match verdict {
+                        Verdict::Settled(stamps) => Some(stamps),
+                        Verdict::Young(_) | Verdict::Torn => None,
+                    };
+                    return Ok((self.roll, settled));
+                }
+            }
+            if self.quiet >= limits::QUIET_LISTINGS || self.listings >= limits::LISTINGS {
+                let recent = self.listings.saturating_sub(self.quiet);
+                if self.roll.unmeasured_since(recent) > 0 {
+                    return Err(OpenError::of(self.root.path(), Cause::Restless));
+                }
+                return Ok((self.roll, None));
+            }
+        }
+    }
+
+    /// One listing, laid over what is known, and a reading of who is new.
+    fn pass(&mut self) -> Result<Verdict, OpenError> {
+        self.listings += 1;
+        let now = SystemTime::now();
+        let before = self.root.stamps()?;
+        let folders = self.root.folders()?;
+        let mut listed = folders.list(self.root.path(), &mut self.buffers)?;
+        let after = self.root.stamps()?;
+        listed.mark_seen(self.listings);
+        listed.sort();
+        let (roll, new) = std::mem::take(&mut self.roll).lay_over(listed);
+        self.roll = roll;
+        let measured = self.measure(&folders)?;
+        self.quiet = if new + measured > 0 {
+            0
+        } else {
+            self.quiet + 1
+        };
+        Ok(if before != after {
+            Verdict::Torn
+        } else if before.are_settled(now) {
+            Verdict::Settled(before)
+        } else {
+            Verdict::Young(before)
+        })
+    }
+
+    fn measure(&mut self, folders: &Folders) -> Result<usize, OpenError> {
+        let (root, buffers) = (self.root.path(), &mut self.buffers);
+        self.roll.measure_with(|folder, name| {
+            let Some(fd) = folders.fd(folder) else {
+                return Ok(Measured::Vanished);
+            };
+            listing::measure(fd, name, buffers).map_err(|(attempt, errno)| {
+                let path = root.join(folder.name()).join(OsStr::from_bytes(name));
+                OpenError::system(attempt, &path, errno)
+            })
+        })
+    }
+}
+
+/// Finds the file of a message that is not under its name any more: another
+/// program changed its flags or moved it to cur/. `None`: it is gone.
+///
+/// The file is the one with the message's unique name and inode. A file of that
+/// name with another inode is not it: its octets are not those announced.
+/// BLOCKING.
+pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<PathBuf>, OpenError> {
+    let (Some(unique), Some(inode)) = (snapshot.unique_name(message), snapshot.inode(message))
+    else {
+        return Ok(None);
+    };
+    let Some(root) = Root::open(snapshot.root())? else {
+        return Ok(None);
+    };
+    let mut buffers = Buffers::new();
+    for _ in 0..limits::QUIET_LISTINGS {
+        let now = SystemTime::now();
+        let before = root.stamps()?;
+        let listed = root.folders()?.list(root.path(), &mut buffers)?;
+        let mut members = listed.members();
+        if let Some(found) = members.find(|m| m.inode == inode && m.unique == unique) {
+            let folder = root.path().join(found.folder.name());
+            return Ok(Some(folder.join(OsStr::from_bytes(found.name))));
+        }
+        if before == root.stamps()? && before.are_settled(now) {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,450 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tempfile::TempDir;
+
+use super::super::snapshot::Folder;
+use super::super::stamps::{Freshness, current, current_without_blocking};
+use super::*;
+
+struct Maildrop {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Maildrop {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().canonicalize().expect("a path").join("ann");
+        for part in ["new", "cur", "tmp"] {
+            fs::create_dir_all(path.join(part)).expect("a folder");
+        }
+        let _folder = folder;
+        Self { _folder, path }
+    }
+
+    fn write(&self, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
+        fs::write(self.path.join(name.as_ref()), content).expect("a message");
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path.join(from), self.path.join(to)).expect("a message");
+    }
+
+    fn open(&self) -> Snapshot {
+        open(&self.path, None).expect("it opens")
+    }
+
+    fn reopen(&self, previous: &Snapshot) -> Snapshot {
+        open(&self.path, Some(previous)).expect("it opens")
+    }
+
+    /// Opens until the stamps are old enough to be believed.
+    fn open_settled(&self) -> Snapshot {
+        loop {
+            let snapshot = self.open();
+            if snapshot.standing() != Standing::Unsettled {
+                return snapshot;
+            }
+            thread::yield_now();
+        }
+    }
+}
+
+fn number(n: usize) -> MessageNumber {
+    MessageNumber::new(u32::try_from(n).expect("small")).expect("not 0")
+}
+
+fn numbers(snapshot: &Snapshot) -> impl Iterator<Item = MessageNumber> {
+    (1..=snapshot.len()).map(number)
+}
+
+fn names(snapshot: &Snapshot) -> Vec<String> {
+    let name = |n| String::from_utf8_lossy(snapshot.name(n).expect("in range")).into_owned();
+    numbers(snapshot).map(name).collect()
+}
+
+fn octets(snapshot: &Snapshot) -> Vec<u64> {
+    let octets = |n| snapshot.octets(n).expect("in range").get();
+    numbers(snapshot).map(octets).collect()
+}
+
+#[test]
+fn octets_count_every_line_end_as_two() {
+    let big_lf = b"a line\n".repeat(60_000);
+    let big_crlf = b"a line\r\n".repeat(60_000);
+    let forms: [(&[u8], u64); 14] = [
+        (b"", 0),
+        (b"a\nb\n", 6),
+        (b"a\r\nb\r\n", 6),
+        (b"a\nb\r\n", 6),
+        (b"a\rb\n", 5),
+        (b"a\r", 4),
+        (b"a", 3),
+        (b"a\r\r\n", 4),
+        (b"\n", 2),
+        (b"Subject: headers only\n", 23),
+        (b"a\0b\n\0", 8),
+        (b".\n..\n", 7),
+        (&big_lf, 480_000),
+        (&big_crlf, 480_000),
+    ];
+    let maildrop = Maildrop::new();
+    for (at, (content, _)) in forms.iter().enumerate() {
+        let folder = if at % 2 == 0 { "new" } else { "cur" };
+        maildrop.write(format!("{folder}/{at}.x"), content);
+    }
+    let snapshot = maildrop.open();
+    let expected: Vec<u64> = forms.iter().map(|form| form.1).collect();
+    assert_eq!(octets(&snapshot), expected);
+    assert_eq!(snapshot.total().get(), expected.iter().sum::<u64>());
+    for (n, (content, _)) in numbers(&snapshot).zip(forms) {
+        assert_eq!(snapshot.stored(n), Some(content.len() as u64));
+        let path = snapshot.path(n).expect("in range");
+        assert_eq!(fs::read(path).expect("it is there"), content);
+    }
+    assert_eq!(snapshot.is_verbatim(number(3)), Some(true));
+    assert_eq!(snapshot.is_verbatim(number(2)), Some(false));
+}
+
+#[test]
+fn order_is_that_of_the_names_over_both_folders() {
+    let maildrop = Maildrop::new();
+    for name in [
+        "cur/20.M5P1.mx:2,S",
+        "new/20.M6P1.mx",
+        "new/3.mx",
+        "cur/20.M10P1.mx:2,",
+        "new/20.a",
+    ] {
+        maildrop.write(name, "x\n");
+    }
+    let expected = [
+        "3.mx",
+        "20.a",
+        "20.M5P1.mx:2,S",
+        "20.M6P1.mx",
+        "20.M10P1.mx:2,",
+    ];
+    assert_eq!(names(&maildrop.open()), expected);
+}
+
+#[test]
+fn names_of_any_bytes_are_messages() {
+    let maildrop = Maildrop::new();
+    let odd = [b"new/1.\xff\xfe".as_slice(), b"new/2.a b", b"new/3.\n"];
+    for name in odd {
+        maildrop.write(OsStr::from_bytes(name), "x\n");
+    }
+    let snapshot = maildrop.open();
+    assert_eq!(snapshot.len(), odd.len());
+    for n in numbers(&snapshot) {
+        assert!(fs::read(snapshot.path(n).expect("in range")).is_ok());
+    }
+}
+
+#[test]
+fn what_is_not_there_is_empty() {
+    let maildrop = Maildrop::new();
+    let missing = maildrop.path.with_file_name("bob").join("deeper");
+    let snapshot = open(&missing, None).expect("an empty maildrop");
+    assert!(snapshot.is_empty() && snapshot.root() == missing);
+    assert_eq!(current(&snapshot), Freshness::Fresh);
+    fs::create_dir_all(missing.join("new")).expect("a folder");
+    assert_eq!(current(&snapshot), Freshness::Changed);
+
+    maildrop.write("new/1.a", "x\n");
+    fs::remove_dir(maildrop.path.join("cur")).expect("it was empty");
+    assert_eq!(maildrop.open().len(), 1);
+    fs::remove_dir_all(maildrop.path.join("new")).expect("it is there");
+    assert!(maildrop.open().is_empty());
+}
+
+#[test]
+fn only_regular_files_with_plain_names_count() {
+    let maildrop = Maildrop::new();
+    maildrop.write("new/1.a", "x\n");
+    maildrop.write("new/.hidden", "x\n");
+    fs::create_dir(maildrop.path.join("cur/2.folder")).expect("a folder");
+    let fifo = maildrop.path.join("new/3.fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
+    let _socket = UnixListener::bind(maildrop.path.join("new/4.socket")).expect("a socket");
+    symlink("/etc/passwd", maildrop.path.join("cur/5.link")).expect("a link");
+    symlink("../new/1.a", maildrop.path.join("cur/6.link")).expect("a link");
+    assert_eq!(names(&maildrop.open()), ["1.a"]);
+}
+
+#[test]
+fn what_became_something_else_after_the_listing_is_not_read() {
+    let maildrop = Maildrop::new();
+    let new = maildrop.path.join("new");
+    mknodat(CWD, new.join("1.fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
+    symlink("/etc/passwd", new.join("2.link")).expect("a link");
+    let _socket = UnixListener::bind(new.join("3.socket")).expect("a socket");
+    let root = Root::open(&maildrop.path)
+        .expect("no error")
+        .expect("there");
+    let folders = root.folders().expect("they open");
+    let fd = folders.fd(Folder::New).expect("it is there");
+    let mut buffers = Buffers::new();
+    for name in ["1.fifo", "2.link", "3.socket"] {
+        let measured = listing::measure(fd, name.as_bytes(), &mut buffers);
+        assert_eq!(measured, Ok(Measured::Foreign), "{name}");
+    }
+    let measured = listing::measure(fd, b"4.gone", &mut buffers);
+    assert_eq!(measured, Ok(Measured::Vanished));
+    let measured = listing::measure(fd, b"../../etc/passwd", &mut buffers);
+    assert!(measured.is_ok_and(|m| m == Measured::Vanished) || measured.is_err());
+}
+
+#[test]
+fn a_maildrop_may_be_reached_through_the_operators_links() {
+    let maildrop = Maildrop::new();
+    maildrop.write("new/1.a", "x\n");
+    let link = maildrop.path.with_file_name("link");
+    symlink(&maildrop.path, &link).expect("a link");
+    let snapshot = open(&link, None).expect("it opens");
+    assert_eq!(snapshot.len(), 1);
+    assert_eq!(snapshot.root(), maildrop.path);
+    assert_eq!(snapshot.asked(), link);
+}
+
+fn fault(result: Result<Snapshot, OpenError>) -> (bool, String) {
+    match result.expect_err("it is refused") {
+        OpenError::Permanent(fault) => (true, fault.to_string()),
+        OpenError::Temporary(fault) => (false, fault.to_string()),
+        OpenError::InUse(_) => panic!("nobody uses it"),
+    }
+}
+
+#[test]
+fn a_folder_that_is_a_link_is_refused_by_name() {
+    let elsewhere = Maildrop::new();
+    elsewhere.write("cur/1.secret", "x\n");
+    let maildrop = Maildrop::new();
+    let cur = maildrop.path.join("cur");
+    fs::remove_dir(&cur).expect("it was empty");
+    symlink(elsewhere.path.join("cur"), &cur).expect("a link");
+    let (permanent, text) = fault(open(&maildrop.path, None));
+    assert!(
+        permanent && text.contains(cur.to_str().expect("UTF-8")),
+        "{text}"
+    );
+    assert!(text.contains("symbolic link"), "{text}");
+}
+
+#[test]
+fn what_is_no_directory_is_refused_by_name() {
+    let maildrop = Maildrop::new();
+    let mbox = maildrop.path.with_file_name("mbox");
+    fs::write(&mbox, "From ann\n").expect("a file");
+    let (permanent, text) = fault(open(&mbox, None));
+    assert!(
+        permanent && text.contains("mbox") && text.contains("Maildir"),
+        "{text}"
+    );
+
+    let cur = maildrop.path.join("cur");
+    fs::remove_dir(&cur).expect("it was empty");
+    fs::write(&cur, "").expect("a file");
+    let (permanent, text) = fault(open(&maildrop.path, None));
+    assert!(
+        permanent && text.contains(cur.to_str().expect("UTF-8")),
+        "{text}"
+    );
+
+    let (permanent, _) = fault(open(&mbox.join("below"), None));
+    assert!(permanent);
+}
+
+#[test]
+fn a_link_to_nothing_is_no_empty_maildrop() {
+    let maildrop = Maildrop::new();
+    let link = maildrop.path.with_file_name("volume");
+    symlink("/nonexistent/volume", &link).expect("a link");
+    for path in [link.clone(), link.join("ann")] {
+        let (permanent, text) = fault(open(&path, None));
+        assert!(!permanent && text.contains("mount"), "{text}");
+    }
+}
+
+#[test]
+fn a_message_that_may_not_be_read_fails_the_login() {
+    let maildrop = Maildrop::new();
+    maildrop.write("new/1.a", "x\n");
+    let path = maildrop.path.join("new/1.a");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("it is ours");
+    match open(&maildrop.path, None) {
+        Ok(snapshot) => {
+            assert!(rustix::process::geteuid().is_root(), "only root reads it");
+            assert_eq!(snapshot.len(), 1);
+        }
+        Err(error) => assert!(matches!(error, OpenError::Permanent(_)), "{error}"),
+    }
+}
+
+#[test]
+fn an_unchanged_maildrop_is_fresh_and_any_change_is_seen() {
+    type Change = fn(&Maildrop);
+    let changes: [Change; 6] = [
+        |m| m.write("new/2.b", "x\n"),
+        |m| fs::remove_file(m.path.join("cur/1.a:2,")).expect("it is there"),
+        |m| m.rename("cur/1.a:2,", "cur/1.a:2,S"),
+        |m| {
+            m.rename("new", "old");
+            fs::create_dir(m.path.join("new")).expect("a folder");
+        },
+        |m| m.rename("cur", "gone"),
+        |m| {
+            // As a backup tool leaves it: changed, and the time set back.
+            let cur = fs::File::open(m.path.join("cur")).expect("it is there");
+            let before = cur.metadata().and_then(|data| data.modified());
+            m.write("cur/3.c", "x\n");
+            cur.set_modified(before.expect("a time"))
+                .expect("it is ours");
+        },
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        let maildrop = Maildrop::new();
+        maildrop.write("cur/1.a:2,", "x\n");
+        let snapshot = maildrop.open_settled();
+        assert_eq!(current_without_blocking(&snapshot), Freshness::Fresh);
+        assert_eq!(current(&snapshot), Freshness::Fresh);
+        change(&maildrop);
+        assert_eq!(
+            current_without_blocking(&snapshot),
+            Freshness::Changed,
+            "{at}"
+        );
+        assert_eq!(current(&snapshot), Freshness::Changed, "{at}");
+    }
+}
+
+#[test]
+fn a_link_that_leads_elsewhere_by_now_is_a_change() {
+    let (one, other) = (Maildrop::new(), Maildrop::new());
+    let link = one.path.with_file_name("link");
+    symlink(&one.path, &link).expect("a link");
+    let snapshot = loop {
+        let snapshot = open(&link, None).expect("it opens");
+        if snapshot.standing() != Standing::Unsettled {
+            break snapshot;
+        }
+        thread::yield_now();
+    };
+    assert_eq!(current_without_blocking(&snapshot), Freshness::Fresh);
+    fs::remove_file(&link).expect("it is there");
+    symlink(&other.path, &link).expect("a link");
+    assert_eq!(current_without_blocking(&snapshot), Freshness::Changed);
+}
+
+#[test]
+fn known_messages_are_not_read_again_and_replaced_ones_are() {
+    let maildrop = Maildrop::new();
+    maildrop.write("new/1.a", "x\n");
+    maildrop.write("new/2.b", "x\n");
+    let before = maildrop.open();
+    maildrop.rename("new/1.a", "cur/1.a:2,S");
+    maildrop.write("cur/1.a:2,S", "rewritten in place\n");
+    maildrop.write("tmp/2.b", "replaced by rename\n");
+    maildrop.rename("tmp/2.b", "new/2.b");
+    let after = maildrop.reopen(&before);
+    assert_eq!(names(&after), ["1.a:2,S", "2.b"]);
+    assert_eq!(octets(&after), [3, 20]);
+    assert_eq!(after.stored(number(1)), Some(2), "which tells the sender");
+}
+
+#[test]
+fn a_message_that_was_removed_is_believed_gone() {
+    let maildrop = Maildrop::new();
+    maildrop.write("new/1.a", "x\n");
+    maildrop.write("new/2.b", "x\n");
+    let before = maildrop.open();
+    fs::remove_file(maildrop.path.join("new/1.a")).expect("it is there");
+    assert_eq!(names(&maildrop.reopen(&before)), ["2.b"]);
+}
+
+#[test]
+fn a_renamed_message_is_located_and_a_removed_one_is_not() {
+    let maildrop = Maildrop::new();
+    for name in ["new/1.a", "cur/2.b:2,", "cur/3.c:2,", "cur/3.c:2,S"] {
+        maildrop.write(name, name);
+    }
+    let snapshot = maildrop.open();
+    maildrop.rename("new/1.a", "cur/1.a:2,FS");
+    fs::remove_file(maildrop.path.join("cur/2.b:2,")).expect("it is there");
+    let found = |n| locate(&snapshot, number(n)).expect("it can be listed");
+    assert_eq!(found(1), Some(maildrop.path.join("cur/1.a:2,FS")));
+    assert_eq!(found(2), None);
+    for n in [3, 4] {
+        assert_eq!(found(n), snapshot.path(number(n)), "each twin is itself");
+    }
+    assert_eq!(found(5), None);
+    fs::remove_dir_all(&maildrop.path).expect("it is there");
+    assert_eq!(found(3), None);
+}
+
+/// Renames all messages back and forth, between folders and flags, until told.
+fn move_about(path: &Path, messages: usize, stop: &AtomicBool) {
+    let places = ["new/", "cur/", "cur/", "cur/"];
+    let flags = ["", ":2,", ":2,S", ":2,FS"];
+    let name = |at: usize, place: usize| {
+        path.join(format!("{}{at}.x{}", places[place % 4], flags[place % 4]))
+    };
+    let mut place = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for at in 0..messages {
+            fs::rename(name(at, place), name(at, place + 1)).expect("nobody else moves it");
+        }
+        place += 1;
+    }
+}
+
+#[test]
+fn no_message_is_missed_while_all_are_renamed_at_full_speed() {
+    const MESSAGES: usize = 60;
+    const OPENS: usize = 150;
+    let maildrop = Maildrop::new();
+    for at in 0..MESSAGES {
+        maildrop.write(format!("new/{at}.x"), "x\n");
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mover = scope.spawn(|| move_about(&maildrop.path, MESSAGES, &stop));
+        let root = Root::open(&maildrop.path)
+            .expect("no error")
+            .expect("there");
+        let mut buffers = Buffers::new();
+        let (mut short, mut restless) = (0, 0);
+        let mut previous: Option<Snapshot> = None;
+        for round in 0..OPENS {
+            let folders = root.folders().expect("they open");
+            let mut single = folders
+                .list(&maildrop.path, &mut buffers)
+                .expect("a listing");
+            single.sort();
+            short += usize::from(single.len() < MESSAGES);
+            match open(&maildrop.path, previous.as_ref()) {
+                Ok(snapshot) => {
+                    assert_eq!(snapshot.len(), MESSAGES, "round {round}");
+                    assert!(octets(&snapshot).iter().all(|octets| *octets == 3));
+                    // Every other round begins without a snapshot to lean on.
+                    previous = (round % 2 == 0).then_some(snapshot);
+                }
+                Err(error) => {
+                    restless += 1;
+                    assert!(matches!(error, OpenError::Temporary(_)), "{error}");
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        mover.join().expect("it ran");
+        println!("{OPENS} opens: {short} single listings were short, {restless} gave up");
+        assert!(restless <= OPENS / 10, "{restless} of {OPENS} gave up");
+    });
+    assert_eq!(maildrop.open().len(), MESSAGES);
+}

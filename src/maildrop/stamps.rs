@@ -1,0 +1,303 @@
+//! Has a maildrop changed since it was listed? Told by two directory stamps.
+//!
+//! Every delivery, removal and rename changes the directory it happens in, and
+//! with it the directory's times. So a listing is still true while new/ and cur/
+//! are the directories that were listed (device and inode) and carry the times
+//! they had before that. The change time stands beside the modification time
+//! because nothing can set it back: rsync and backup tools restore the latter.
+//!
+//! **Trust.** A clock that ticks every few milliseconds gives two changes in one
+//! tick the same time, so a stamp taken within [`GRAIN`] of its own time proves
+//! nothing: a later change may leave it as it is. A listing made on such a stamp
+//! serves its session and is never called fresh ([`Standing::Unsettled`]). Where
+//! a time has no nanoseconds the file system is taken to keep whole seconds, and
+//! the bound is [`COARSE_GRAIN`]. A file server's clock that runs behind ours by
+//! more than that is not seen through.
+//!
+//! **Waiting.** The check runs on a shard and must never wait. `RESOLVE_CACHED`
+//! makes the open give up where a name is not in the kernel's cache, and
+//! `O_PATH` opens nothing; `statx` of an inode in memory waits on a local file
+//! system for nothing. A network file system may ask its server, and one told
+//! not to (`AT_STATX_DONT_SYNC`) answers with old times, so there the shard does
+//! not ask at all: [`Freshness::Unknown`], and the pool asks ([`current`]).
+//!
+//! The check goes by the path that the template gave, not by the canonical one,
+//! and follows the operator's links: where they lead elsewhere by now, device
+//! and inode differ. Keeping a descriptor per maildrop would save the opens, and
+//! cost a million descriptors and the knowledge of a replaced directory.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use super::snapshot::{Folder, Snapshot};
+
+/// Age at which a stamp is believed. The kernel's tick is 10 ms at most; the rest
+/// is for clocks of file servers.
+pub(super) const GRAIN: Duration = Duration::from_millis(100);
+
+/// The same where times are whole seconds; two, because FAT counts in twos.
+pub(super) const COARSE_GRAIN: Duration = Duration::from_secs(2);
+
+/// One directory's identity and times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: (u32, u32),
+    inode: u64,
+    modified: Time,
+    changed: Time,
+}
+
+/// Seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Time(i64, u32);
+
+impl Stamp {
+    fn of(stat: &Statx) -> Self {
+        let time = |at: &fs::StatxTimestamp| Time(at.tv_sec, at.tv_nsec);
+        Self {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            modified: time(&stat.stx_mtime),
+            changed: time(&stat.stx_ctime),
+        }
+    }
+
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let latest = self.modified.max(self.changed);
+        let coarse = self.modified.1 == 0 && self.changed.1 == 0;
+        let grain = if coarse { COARSE_GRAIN } else { GRAIN };
+        let Ok(seconds) = u64::try_from(latest.0) else {
+            return true;
+        };
+        let at = SystemTime::UNIX_EPOCH + Duration::new(seconds, latest.1);
+        now.duration_since(at).is_ok_and(|age| age >= grain)
+    }
+}
+
+/// The stamps of new/ and cur/; `None` for one that does not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamps {
+    new: Option<Stamp>,
+    cur: Option<Stamp>,
+}
+
+impl Stamps {
+    /// Reads both below an open maildrop. Follows no link: a link has a stamp of
+    /// its own.
+    pub(super) fn below(root: impl AsFd) -> Result<Self, (Folder, Errno)> {
+        let read = |folder: Folder| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            match fs::statx(&root, folder.c_name(), flags, MASK) {
+                Ok(stat) => Ok(Some(Stamp::of(&stat))),
+                Err(Errno::NOENT) => Ok(None),
+                Err(errno) => Err((folder, errno)),
+            }
+        };
+        Ok(Self {
+            new: read(Folder::New)?,
+            cur: read(Folder::Cur)?,
+        })
+    }
+
+    /// Whether both are old enough at `now` to show every later change.
+    pub(super) fn are_settled(&self, now: SystemTime) -> bool {
+        let mut both = self.new.iter().chain(&self.cur);
+        both.all(|stamp| stamp.is_settled(now))
+    }
+
+    fn of(&self, folder: Folder) -> Option<Stamp> {
+        match folder {
+            Folder::New => self.new,
+            Folder::Cur => self.cur,
+        }
+    }
+}
+
+/// What a snapshot's listing is worth later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// True as long as the stamps are these.
+    Settled {
+        /// Taken before the listing.
+        stamps: Stamps,
+        /// Whether asking for them never waits: a local file system.
+        local: bool,
+    },
+    /// Good for the session that asked; never fresh.
+    Unsettled,
+}
+
+/// Whether a snapshot still tells the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Nothing changed.
+    Fresh,
+    /// List the maildrop again.
+    Changed,
+    /// It cannot be told without waiting: ask on the pool.
+    Unknown,
+}
+
+/// Checks a snapshot on a shard: two opens by path in the kernel's cache, two
+/// stats and two closes, none of which waits.
+pub fn current_without_blocking(snapshot: &Snapshot) -> Freshness {
+    match snapshot.standing() {
+        Standing::Unsettled => Freshness::Changed,
+        Standing::Settled { local: false, .. } => Freshness::Unknown,
+        Standing::Settled { stamps, .. } => {
+            compare(snapshot.asked(), stamps, ResolveFlags::CACHED, DONT_WAIT)
+        }
+    }
+}
+
+/// The same, whatever it takes. BLOCKING: for a pool thread.
+pub fn current(snapshot: &Snapshot) -> Freshness {
+    match snapshot.standing() {
+        Standing::Unsettled => Freshness::Changed,
+        Standing::Settled { stamps, .. } => {
+            let (resolve, flags) = (ResolveFlags::empty(), AtFlags::empty());
+            match compare(snapshot.asked(), stamps, resolve, flags) {
+                // An error is the next listing's to name.
+                Freshness::Unknown => Freshness::Changed,
+                told => told,
+            }
+        }
+    }
+}
+
+const MASK: StatxFlags = StatxFlags::INO
+    .union(StatxFlags::MTIME)
+    .union(StatxFlags::CTIME);
+const DONT_WAIT: AtFlags = AtFlags::STATX_DONT_SYNC;
+
+fn compare(root: &Path, stamps: Stamps, resolve: ResolveFlags, flags: AtFlags) -> Freshness {
+    for folder in [Folder::New, Folder::Cur] {
+        match stamp_of(&root.join(folder.name()), resolve, flags) {
+            Ok(now) if now == stamps.of(folder) => {}
+            Ok(_) => return Freshness::Changed,
+            Err(_) => return Freshness::Unknown,
+        }
+    }
+    Freshness::Fresh
+}
+
+fn stamp_of(path: &Path, resolve: ResolveFlags, flags: AtFlags) -> Result<Option<Stamp>, Errno> {
+    match open_path(path, resolve) {
+        Ok(fd) => {
+            let flags = flags | AtFlags::EMPTY_PATH;
+            let stat = fs::statx(fd, c"", flags, MASK)?;
+            Ok(Some(Stamp::of(&stat)))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn open_path(path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+    fs::openat2(CWD, path, flags, Mode::empty(), resolve)
+}
+
+/// Whether `path` lies on a file system of this machine, by the numbers of
+/// `statfs(2)`. One that is not in the list only costs a trip to the pool.
+pub(super) fn is_local(path: &Path) -> bool {
+    /// bcachefs, btrfs, ext2 to ext4, f2fs, overlayfs, ramfs, tmpfs, xfs, zfs.
+    const LOCAL: [u64; 9] = [
+        0xca45_1a4e,
+        0x9123_683e,
+        0xef53,
+        0xf2f5_2010,
+        0x794c_7630,
+        0x8584_58f6,
+        0x0102_1994,
+        0x5846_5342,
+        0x2fc1_2fc1,
+    ];
+    fs::statfs(path).is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|t| LOCAL.contains(&t)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maildrop::open;
+
+    fn stamp(modified: Time, changed: Time) -> Stamp {
+        Stamp {
+            device: (8, 1),
+            inode: 1,
+            modified,
+            changed,
+        }
+    }
+
+    fn at(seconds: u64, nanos: u32) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+    }
+
+    #[test]
+    fn a_stamp_within_the_grain_is_not_trusted() {
+        let fine = stamp(Time(1_000, 1), Time(1_000, 1));
+        assert!(!fine.is_settled(at(1_000, 1)));
+        assert!(!fine.is_settled(at(1_000, 100_000_000)));
+        assert!(fine.is_settled(at(1_000, 100_000_001)));
+    }
+
+    #[test]
+    fn whole_seconds_take_two_of_them() {
+        let coarse = stamp(Time(1_000, 0), Time(1_000, 0));
+        assert!(!coarse.is_settled(at(1_001, 999_999_999)));
+        assert!(coarse.is_settled(at(1_002, 0)));
+    }
+
+    #[test]
+    fn the_later_time_decides_and_one_to_come_is_not_trusted() {
+        let set_back = stamp(Time(10, 5), Time(1_000, 1));
+        assert!(!set_back.is_settled(at(1_000, 2)));
+        let ahead = stamp(Time(2_000, 5), Time(1_000, 1));
+        assert!(!ahead.is_settled(at(1_500, 0)));
+        assert!(stamp(Time(-5, 1), Time(-5, 1)).is_settled(at(1, 0)));
+    }
+
+    #[test]
+    fn an_unsettled_snapshot_is_never_fresh() {
+        let snapshot = Snapshot::builder("/nonexistent").build();
+        assert_eq!(current_without_blocking(&snapshot), Freshness::Changed);
+        assert_eq!(current(&snapshot), Freshness::Changed);
+    }
+
+    #[test]
+    fn a_name_that_is_not_in_the_cache_is_left_to_the_pool() {
+        // Nobody looked this up before, so the kernel would have to ask the disk.
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("never/looked/up");
+        let missing = open_path(&path, ResolveFlags::CACHED);
+        assert_eq!(missing.err(), Some(Errno::AGAIN));
+        let waited = open_path(&path, ResolveFlags::empty());
+        assert_eq!(waited.err(), Some(Errno::NOENT));
+    }
+
+    #[test]
+    fn a_folder_of_another_machine_is_left_to_the_pool() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = folder.path().join("ann");
+        let snapshot = open(&missing, None).expect("an empty maildrop");
+        let Standing::Settled { stamps, local } = snapshot.standing() else {
+            panic!("nothing that could be young");
+        };
+        assert_eq!(local, is_local(folder.path()));
+        assert!(!is_local(Path::new("/proc")));
+        let standing = Standing::Settled {
+            stamps,
+            local: false,
+        };
+        let roll = crate::maildrop::roll::Roll::default();
+        let remote = Snapshot::assemble(&missing, &missing, standing, roll);
+        assert_eq!(current_without_blocking(&remote), Freshness::Unknown);
+        assert_eq!(current(&remote), Freshness::Fresh);
+    }
+}
