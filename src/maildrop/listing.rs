@@ -18,8 +18,10 @@ use super::snapshot::Folder;
 use super::stamps::Stamps;
 use crate::wire::OctetCounter;
 
-/// Octets of a directory read at once: some 400 names.
-const DIRECTORY_BUFFER: usize = 32 << 10;
+/// Octets of a directory read at once: some 3,000 names. Local file systems hold
+/// the directory still for one read, so what fits in one is listed without a
+/// race; pages that are not needed are never touched.
+const DIRECTORY_BUFFER: usize = 256 << 10;
 /// Octets of a message read at once: a usual message in one piece.
 const FILE_BUFFER: usize = 128 << 10;
 
@@ -123,8 +125,14 @@ pub(super) struct Buffers {
 
 impl Buffers {
     pub(super) fn new() -> Self {
+        Self::with_directory(DIRECTORY_BUFFER)
+    }
+
+    /// Reads that many octets of a directory at once; tests make it small, so that
+    /// a small directory takes many reads.
+    pub(super) fn with_directory(octets: usize) -> Self {
         Self {
-            directory: Vec::with_capacity(DIRECTORY_BUFFER),
+            directory: Vec::with_capacity(octets),
             file: Vec::new(),
         }
     }

@@ -92,7 +92,7 @@ pub(super) fn open_canonical(
         };
         return Ok(Snapshot::assemble(asked, root, standing, Roll::default()));
     };
-    let (roll, settled) = Scan::new(&opened, previous).run()?;
+    let (roll, settled) = Scan::new(&opened, previous, Buffers::new()).run()?;
     let standing = settled.map_or(Standing::Unsettled, |stamps| Standing::Settled {
         stamps,
         local: stamps::is_local(root),
@@ -123,11 +123,11 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(root: &'a Root, previous: Option<&Snapshot>) -> Self {
+    fn new(root: &'a Root, previous: Option<&Snapshot>, buffers: Buffers) -> Self {
         Self {
             root,
             roll: previous.map(Roll::recall).unwrap_or_default(),
-            buffers: Buffers::new(),
+            buffers,
             listings: 0,
             quiet: 0,
             young: None,

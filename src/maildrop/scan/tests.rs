@@ -315,9 +315,10 @@ fn an_unchanged_maildrop_is_fresh_and_any_change_is_seen() {
         assert_eq!(current_without_blocking(&snapshot), Freshness::Fresh);
         assert_eq!(current(&snapshot), Freshness::Fresh);
         change(&maildrop);
-        assert_eq!(
+        // A name that is gone may be gone from the kernel's cache as well.
+        assert_ne!(
             current_without_blocking(&snapshot),
-            Freshness::Changed,
+            Freshness::Fresh,
             "{at}"
         );
         assert_eq!(current(&snapshot), Freshness::Changed, "{at}");
@@ -406,30 +407,35 @@ fn move_about(path: &Path, messages: usize, stop: &AtomicBool) {
 
 #[test]
 fn no_message_is_missed_while_all_are_renamed_at_full_speed() {
-    const MESSAGES: usize = 60;
-    const OPENS: usize = 150;
+    const MESSAGES: usize = 150;
+    const OPENS: usize = 300;
+    /// Some ten names, so that a listing takes many reads.
+    const DIRECTORY_BUFFER: usize = 512;
     let maildrop = Maildrop::new();
     for at in 0..MESSAGES {
         maildrop.write(format!("new/{at}.x"), "x\n");
     }
     let stop = AtomicBool::new(false);
+    let (mut short, mut missing, mut restless) = (0, 0, 0);
     thread::scope(|scope| {
         let mover = scope.spawn(|| move_about(&maildrop.path, MESSAGES, &stop));
         let root = Root::open(&maildrop.path)
             .expect("no error")
             .expect("there");
-        let mut buffers = Buffers::new();
-        let (mut short, mut restless) = (0, 0);
+        let buffers = || Buffers::with_directory(DIRECTORY_BUFFER);
         let mut previous: Option<Snapshot> = None;
         for round in 0..OPENS {
             let folders = root.folders().expect("they open");
             let mut single = folders
-                .list(&maildrop.path, &mut buffers)
+                .list(&maildrop.path, &mut buffers())
                 .expect("a listing");
             single.sort();
             short += usize::from(single.len() < MESSAGES);
-            match open(&maildrop.path, previous.as_ref()) {
-                Ok(snapshot) => {
+            missing += MESSAGES - single.len();
+            match Scan::new(&root, previous.as_ref(), buffers()).run() {
+                Ok((roll, _)) => {
+                    let path = &maildrop.path;
+                    let snapshot = Snapshot::assemble(path, path, Standing::Unsettled, roll);
                     assert_eq!(snapshot.len(), MESSAGES, "round {round}");
                     assert!(octets(&snapshot).iter().all(|octets| *octets == 3));
                     // Every other round begins without a snapshot to lean on.
@@ -443,8 +449,8 @@ fn no_message_is_missed_while_all_are_renamed_at_full_speed() {
         }
         stop.store(true, Ordering::Relaxed);
         mover.join().expect("it ran");
-        println!("{OPENS} opens: {short} single listings were short, {restless} gave up");
-        assert!(restless <= OPENS / 10, "{restless} of {OPENS} gave up");
     });
+    println!("{OPENS} opens: {short} single listings short by {missing}, {restless} gave up");
+    assert!(restless <= OPENS / 10, "{restless} of {OPENS} gave up");
     assert_eq!(maildrop.open().len(), MESSAGES);
 }
