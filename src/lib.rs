@@ -4,6 +4,7 @@ pub mod proto;
 pub mod session;
 pub mod wire;
 
+pub mod auth;
 pub mod limits;
 pub mod ring;
 pub mod auth;

@@ -63,6 +63,47 @@ pub const BAD_COMMANDS: u8 = 20;
 /// a mistyped password, too few for guessing.
 pub const FAILED_LOGINS: u8 = 3;
 
+/// Longest user name in octets: what fits into one path component (`NAME_MAX`
+/// of limits.h), and above what a command line can carry.
+pub const USER_NAME: usize = 255;
+
+/// Longest password in octets. Above what a command line can carry, so that it
+/// cuts nobody off; bounded because SHA-crypt's cost grows with the square of it.
+pub const PASSWORD: usize = 1024;
+
+/// Longest text in octets that a directory has for a user who may not log in:
+/// it fits into a reply beside the code before it.
+pub const NOTICE: usize = 200;
+
+/// Logins that wait for an auth thread. With a costly hash (60 ms) and two
+/// threads the last of them waits half a minute, about as long as a client
+/// does; what is beyond is told to come back.
+pub const AUTH_QUEUE: usize = 1024;
+
+/// Largest passwd-file in octets: some ten million users. Offsets into it are
+/// 32 bits wide, and it is held in memory, at a reload twice.
+pub const PASSWD_FILE: usize = 1 << 30;
+
+/// Faults of one passwd-file that are reported in full; the others are counted.
+pub const PASSWD_FILE_FAULTS: usize = 50;
+
+/// Most memory in KiB that one ARGON2 hash may ask for, per auth thread.
+pub const ARGON2_KIB: u32 = 1 << 20;
+
+/// Most passes that one ARGON2 hash may ask for.
+pub const ARGON2_PASSES: u32 = 64;
+
+/// Most rounds that one SHA-crypt hash may ask for: several seconds of an auth
+/// thread, 1,000 times the usual.
+pub const SHA_CRYPT_ROUNDS: u32 = 5_000_000;
+
+/// Highest bcrypt cost: about a minute of an auth thread.
+pub const BCRYPT_COST: u32 = 20;
+
+const _: () = assert!(USER_NAME >= COMMAND_LINE);
+const _: () = assert!(PASSWORD >= COMMAND_LINE);
+const _: () = assert!(NOTICE + 64 <= REPLY_LINE);
+const _: () = assert!(PASSWD_FILE <= u32::MAX as usize);
 const _: () = assert!(REPLY_ROOM >= 2 * REPLY_LINE);
 const _: () = assert!(REPLY_LINE + LISTING_ROW <= REPLY_ROOM);
 const _: () = assert!(
