@@ -1,0 +1,102 @@
+//! Users from a file in the format of Dovecot's passwd-file.
+//!
+//! The file is read whole and replaced whole: logins see the old table or the
+//! new one, and a reload that fails leaves the old one in force. Logins wait for
+//! a reload only while a pointer is swapped.
+
+mod line;
+mod table;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use zeroize::Zeroizing;
+
+use self::table::Table;
+use super::directory::{Directory, DirectoryError, LoadReport, Record};
+use super::{UserName, Verifier};
+use crate::limits;
+
+/// A passwd-file, loaded.
+pub(super) struct PasswdFile {
+    path: PathBuf,
+    table: RwLock<Table>,
+}
+
+impl PasswdFile {
+    /// Loads the file. Faults of single lines are in the report.
+    pub(super) fn open(path: &Path) -> Result<(Self, LoadReport), DirectoryError> {
+        let (table, report) = Table::new(read(path)?, path);
+        let path = path.to_owned();
+        let table = RwLock::new(table);
+        Ok((Self { path, table }, report))
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&Table) -> T) -> T {
+        // A table is only ever replaced whole: a panic elsewhere cannot have
+        // left half of one.
+        read(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Directory for PasswdFile {
+    fn lookup(&self, name: &UserName) -> Result<Option<Record>, DirectoryError> {
+        Ok(self.with(|table| table.lookup(name.as_bytes())))
+    }
+
+    fn decoys(&self) -> usize {
+        self.with(Table::decoys)
+    }
+
+    fn decoy(&self, index: usize) -> Option<Verifier> {
+        self.with(|table| table.decoy(index))
+    }
+
+    fn reload(&self) -> Result<LoadReport, DirectoryError> {
+        let (mut table, report) = Table::new(read(&self.path)?, &self.path);
+        let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *current, &mut table);
+        // Overwriting and freeing the old table takes milliseconds: not while
+        // logins wait for the lock.
+        drop(current);
+        drop(table);
+        Ok(report)
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, DirectoryError> {
+    let unreadable = |source| DirectoryError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let too_large = |octets| DirectoryError::TooLarge {
+        path: path.to_owned(),
+        octets,
+    };
+    // Asked before it is opened: opening a FIFO would wait for its writer.
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        let kind = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(unreadable(kind));
+    }
+    let most = limits::PASSWD_FILE as u64;
+    if metadata.len() > most {
+        return Err(too_large(metadata.len()));
+    }
+    let expected = usize::try_from(metadata.len()).expect("checked above");
+    // One octet more lets the read see the end without growing, which would
+    // leave a copy of the secrets behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(expected + 1));
+    let file = File::open(path).map_err(unreadable)?;
+    let found = file.take(most + 1).read_to_end(&mut text);
+    let found = found.map_err(unreadable)? as u64;
+    if found > most {
+        return Err(too_large(found));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
