@@ -12,3 +12,7 @@ pub mod limits;
 pub mod maildrop;
 pub mod proto;
 pub mod wire;
+pub mod admin;
+pub mod config;
+pub mod limits;
+pub mod observe;

@@ -4,6 +4,8 @@
 //! is hit silently. The assertions at the end hold the bounds that lean on each
 //! other.
 
+use std::time::Duration;
+
 /// Longest command line in octets, its CRLF included (RFC 2449, section 4).
 pub const COMMAND_LINE: usize = 255;
 
@@ -150,3 +152,35 @@ const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
 const _: () = assert!(MAILDROP_MESSAGES * FILE_NAME <= u32::MAX as usize);
 const _: () = assert!(QUIET_LISTINGS < LISTINGS);
+
+/// Longest duration a configuration may name. A week is longer than any session
+/// should live; the bound keeps sums of an instant and a duration from overflow.
+pub const LONGEST_DURATION: Duration = Duration::from_hours(7 * 24);
+
+/// Shortest autologout of an authenticated session (RFC 1939, section 3).
+pub const SHORTEST_IDLE: Duration = Duration::from_mins(10);
+
+/// Most shards a configuration may ask for: more than the cores of any machine
+/// Linux runs on, and still a number of threads that it can start.
+pub const SHARDS: usize = 8192;
+
+/// Octets of a peer's user name that a log line shows. Real names are shorter;
+/// escaped, the line stays well below the 2,048 octets that syslog keeps.
+pub const LOGGED_NAME: usize = 256;
+
+/// Log lines that wait for the log's thread: some 10 MiB, half a minute of
+/// sessions at a rate of 1,000 a second.
+pub const LOG_QUEUE: usize = 32_768;
+
+const _: () = assert!(4 * LOGGED_NAME < 2048);
+
+/// Connections to the administrator's listener at one time: a monitoring system
+/// holds one or two; the rest is room for an operator and for mistakes.
+pub const ADMIN_CONNECTIONS: usize = 16;
+
+/// How long a connection to the administrator's listener may take to send the
+/// head of a request.
+pub const ADMIN_HEADER: Duration = Duration::from_secs(10);
+
+/// Longest head of a request to the administrator's listener, in octets.
+pub const ADMIN_HEAD: usize = 8192;

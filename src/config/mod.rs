@@ -1,0 +1,245 @@
+//! The configuration: read once, validated as a whole, immutable after that.
+//!
+//! What leaves this module is right: addresses are parsed, paths are absolute,
+//! certificate files and directories of users exist, users are numbers. A key
+//! whose feature popcore does not have is an error that says so, never a value
+//! that is silently ignored. Each subsystem gets plain data; none of them reads
+//! a file of settings or knows a default.
+
+mod duration;
+mod error;
+mod file;
+mod mail;
+mod network;
+mod process;
+mod server;
+mod template;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use process::Process;
+
+pub use crate::observe::{LogLevel, LogOptions, LogTarget};
+
+use file::File;
+
+/// A valid configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[server]`
+    pub server: ServerOptions,
+    /// `[[listener]]`, at least one, no two of the same address.
+    pub listeners: Vec<ListenerOptions>,
+    /// `[[tls.certificate]]`, the first is the default; at least one if any
+    /// listener speaks TLS.
+    pub certificates: Vec<CertificateOptions>,
+    /// `[auth]`
+    pub auth: AuthOptions,
+    /// `[maildrop]`
+    pub maildrop: MaildropOptions,
+    /// `[limits]`
+    pub limits: LimitOptions,
+    /// `[log]`
+    pub log: LogOptions,
+    /// `[admin]`, if it is to be served.
+    pub admin: Option<AdminOptions>,
+}
+
+/// The process as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// The name in the greeting: printable ASCII without spaces.
+    pub hostname: String,
+    /// How many shards to run.
+    pub shards: Shards,
+    /// To whom privileges are dropped once the listeners are bound.
+    pub run_as: Option<RunAs>,
+    /// How long sessions may finish after the first signal to stop.
+    pub drain: Duration,
+}
+
+/// How many shards to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shards {
+    /// One per CPU of the affinity mask.
+    Auto,
+    /// That many, at most [`crate::limits::SHARDS`].
+    Count(NonZeroUsize),
+}
+
+/// The identity a process started as root takes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAs {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Every other group the user is a member of; `gid` may be among them.
+    pub supplementary: Vec<u32>,
+}
+
+/// One address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerOptions {
+    /// Where to listen; port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// What a client may or must do about TLS there.
+    pub tls: TlsMode,
+}
+
+/// What TLS there is on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// None.
+    None,
+    /// The client may ask for it with STLS (RFC 2595).
+    Starttls,
+    /// From the first byte (RFC 8314).
+    Implicit,
+}
+
+/// A certificate and its key, both PEM files that exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateOptions {
+    /// The certificate with its chain, leaf first.
+    pub chain: PathBuf,
+    /// The leaf's private key.
+    pub key: PathBuf,
+}
+
+/// Who may log in, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthOptions {
+    /// Whether a password may be sent on a connection without TLS.
+    pub plaintext_without_tls: bool,
+    /// The delay after the first bad login; zero turns delays off.
+    pub failure_delay: Duration,
+    /// Where users are looked up, in this order; at least one.
+    pub directories: Vec<DirectoryOptions>,
+}
+
+/// One source of users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirectoryOptions {
+    /// A file of `user:password:...` lines that exists.
+    PasswdFile {
+        /// Where it is.
+        path: PathBuf,
+    },
+}
+
+/// Where mail is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaildropOptions {
+    /// The path template, absolute or beginning with `{home}`.
+    pub path: String,
+}
+
+/// Limits an operator may move. Those that are fixed stand in [`crate::limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitOptions {
+    /// Autologout of an authenticated session, ten minutes at least.
+    pub idle: Duration,
+    /// From connection to authentication, a second at least.
+    pub login: Duration,
+}
+
+/// The administrator's HTTP listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdminOptions {
+    /// Where to listen; port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+}
+
+impl Config {
+    /// Reads and validates a configuration file.
+    ///
+    /// Blocks on the files that the configuration names.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let fault = |problem: String, remedy: &str| {
+            let error = ConfigError {
+                file: path.to_owned(),
+                line: None,
+                key: None,
+                problem,
+                remedy: remedy.to_owned(),
+            };
+            ConfigErrors::gather(vec![error]).expect("one error")
+        };
+        let bytes = fs::read(path).map_err(|error| {
+            let remedy = "give the path of a configuration file that this user may read";
+            fault(format!("cannot be read: {error}"), remedy)
+        })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| fault(format!("is not UTF-8: {error}"), "save it as UTF-8"))?;
+        Self::parse(&text, path, &Process::current())
+    }
+
+    /// Validates the text of a configuration file. `path` names it in messages,
+    /// and relative paths are relative to its folder.
+    pub fn parse(text: &str, path: &Path, process: &Process) -> Result<Self, ConfigErrors> {
+        let file = File::new(path, text);
+        let config = read(&file, path, process);
+        match (ConfigErrors::gather(file.into_errors()), config) {
+            (None, Some(config)) => Ok(config),
+            (Some(errors), _) => Err(errors),
+            (None, None) => unreachable!("a configuration is withheld only with a reason"),
+        }
+    }
+}
+
+/// Reads every section, so that each can report its faults, before it looks at
+/// whether all of them are there.
+fn read(file: &File<'_>, path: &Path, process: &Process) -> Option<Config> {
+    let base = folder_of(path);
+    let mut root = file.root()?;
+    let server = server::server(root.table("server"), process);
+    let listeners = network::listeners(&mut root);
+    let certificates = network::certificates(root.table("tls"), &base);
+    let auth = mail::auth(root.table("auth"), &base);
+    let maildrop = mail::maildrop(root.table("maildrop"), &base);
+    let limits = server::limits(root.table("limits"));
+    let log = server::log(root.table("log"), &base);
+    let admin = network::admin(&mut root);
+    root.finish();
+
+    if let (Some(certificates), Some(auth)) = (&certificates, &auth) {
+        network::check_together(file, &listeners, certificates, auth, admin.as_ref());
+    }
+    Some(Config {
+        server: server?,
+        listeners: listeners
+            .into_iter()
+            .map(|listener| listener.value)
+            .collect(),
+        certificates: certificates?,
+        auth: auth?,
+        maildrop: maildrop?,
+        limits: limits?,
+        log: log?,
+        admin: admin.map(|admin| admin.value),
+    })
+}
+
+/// The folder that relative paths start from, absolute where the process has a
+/// working directory.
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    // `absolute` does no more than the kernel would with a relative path; the
+    // folder itself need not exist for what follows to be reported well.
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    absolute.components().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,523 @@
+//! Every fault names its line, its key and its remedy.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A folder with everything a configuration can name.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        fs::write(path.join("users"), "alice:{PLAIN}x\n").expect("written");
+        fs::create_dir(path.join("mail")).expect("made");
+        let chain = "-----BEGIN CERTIFICATE-----\r\nAA==\r\n-----END CERTIFICATE-----\r\n";
+        fs::write(path.join("chain.pem"), chain).expect("written");
+        let key = "-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n";
+        fs::write(path.join("key.pem"), key).expect("written");
+        Self(folder)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("popcore.toml")
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, ConfigErrors> {
+        self.parse_as(text, false)
+    }
+
+    fn parse_as(&self, text: &str, root: bool) -> Result<Config, ConfigErrors> {
+        let hostname = "host.example.net".to_owned();
+        Config::parse(text, &self.file(), &Process { root, hostname })
+    }
+
+    /// The faults as `line: key: problem; remedy`, without the file's name.
+    fn faults(&self, text: &str) -> Vec<String> {
+        self.faults_as(text, false)
+    }
+
+    fn faults_as(&self, text: &str, root: bool) -> Vec<String> {
+        let errors = self.parse_as(text, root).expect_err("faults");
+        let file = format!("{}:", self.file().display());
+        let folder = format!("{}/", self.0.path().display());
+        let errors = errors.iter().map(ToString::to_string);
+        errors
+            .map(|text| {
+                let text = text.strip_prefix(&file).expect("the file's name");
+                text.replace(&folder, "")
+            })
+            .collect()
+    }
+}
+
+/// A valid file in which a test replaces one line or adds some.
+const VALID: &str = r#"[server]
+hostname = "pop.example.net"
+[[listener]]
+address = "127.0.0.1:110"
+tls = "starttls"
+[[tls.certificate]]
+chain = "chain.pem"
+key = "key.pem"
+[auth]
+plaintext_without_tls = false
+[[auth.directory]]
+kind = "passwd-file"
+path = "users"
+[maildrop]
+path = "mail/{domain}/{local}"
+[limits]
+idle = "10m"
+[log]
+target = "stderr"
+[admin]
+listen = "127.0.0.1:9110"
+"#;
+
+#[test]
+fn a_whole_file_becomes_plain_data() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.path().join(name);
+    let text = VALID
+        .replace("[[listener]]", "shards = 3\ndrain = \"5s\"\n[[listener]]")
+        .replace("[limits]", "uidl = [\"name\"]\n[limits]\nlogin = \"45s\"")
+        .replace("\"stderr\"", "\"pop.log\"\nlevel = \"warn\"");
+    let config = folder.parse(&text).expect("a valid file");
+    let expected = Config {
+        server: ServerOptions {
+            hostname: "pop.example.net".into(),
+            shards: Shards::Count(NonZeroUsize::new(3).expect("not 0")),
+            run_as: None,
+            drain: Duration::from_secs(5),
+        },
+        listeners: vec![ListenerOptions {
+            address: SocketAddr::from(([127, 0, 0, 1], 110)),
+            tls: TlsMode::Starttls,
+        }],
+        certificates: vec![CertificateOptions {
+            chain: path("chain.pem"),
+            key: path("key.pem"),
+        }],
+        auth: AuthOptions {
+            plaintext_without_tls: false,
+            failure_delay: Duration::from_secs(2),
+            directories: vec![DirectoryOptions::PasswdFile {
+                path: path("users"),
+            }],
+        },
+        maildrop: MaildropOptions {
+            path: path("mail/{domain}/{local}").display().to_string(),
+        },
+        limits: LimitOptions {
+            idle: Duration::from_mins(10),
+            login: Duration::from_secs(45),
+        },
+        log: LogOptions {
+            target: LogTarget::File(path("pop.log")),
+            level: LogLevel::Warn,
+        },
+        admin: Some(AdminOptions {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9110)),
+        }),
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn what_is_left_out_has_a_default() {
+    let folder = Folder::new();
+    let text = "[[listener]]\naddress = \"127.0.0.1:110\"\n\
+                [auth]\nplaintext_without_tls = true\n\
+                [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\
+                [maildrop]\npath = \"{home}/Maildir\"\n";
+    let config = folder.parse(text).expect("a valid file");
+    assert_eq!(config.server.hostname, "host.example.net");
+    assert_eq!(config.server.shards, Shards::Auto);
+    assert_eq!(config.server.drain, Duration::from_secs(30));
+    assert_eq!(config.listeners[0].tls, TlsMode::None);
+    assert_eq!(config.maildrop.path, "{home}/Maildir");
+    assert_eq!(config.limits.login, Duration::from_mins(1));
+    assert_eq!(config.log.target, LogTarget::Stderr);
+    assert_eq!(config.admin, None);
+}
+
+/// Replaces the line that begins like `line` does, or adds `line` to the end of
+/// the section named, and returns the faults.
+fn change(folder: &Folder, section: &str, line: &str) -> Vec<String> {
+    let name = line.split(" = ").next().expect("a key");
+    let mut lines: Vec<&str> = VALID.lines().collect();
+    let header = lines.iter().position(|l| *l == section).expect("a section");
+    let is_key = |l: &&str| l.starts_with(&format!("{name} = "));
+    let end = lines[header + 1..]
+        .iter()
+        .position(|l| l.starts_with('['))
+        .map_or(lines.len(), |at| header + 1 + at);
+    match lines[header..end].iter().position(is_key) {
+        Some(at) => lines[header + at] = line,
+        None => lines.insert(header + 1, line),
+    }
+    folder.faults(&lines.join("\n"))
+}
+
+/// Section, line put there, the one fault that follows.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "[server]",
+        "hostname = \"a b\"",
+        "2: server.hostname: \"a b\" is not a host name; set it to the name that clients connect to, such as \"pop.example.net\"",
+    ),
+    (
+        "[server]",
+        "hostname = 7",
+        "2: server.hostname: is an integer, not a string; put the value in double quotes",
+    ),
+    (
+        "[server]",
+        "shards = \"all\"",
+        "2: server.shards: \"all\" is not a number of shards; set it to \"auto\" or to a number from 1 to 8192",
+    ),
+    (
+        "[server]",
+        "shards = 0",
+        "2: server.shards: 0 is not a number of shards; set it to \"auto\" or to a number from 1 to 8192",
+    ),
+    (
+        "[server]",
+        "drain = \"30\"",
+        "2: server.drain: \"30\" is not a duration; write a whole number with a unit, such as \"500ms\", \"30s\", \"10m\"",
+    ),
+    (
+        "[server]",
+        "user = \"root\"",
+        "2: server.user: is set, but only root can change to another user; start popcore as root, or remove server.user and server.group",
+    ),
+    (
+        "[server]",
+        "group = \"root\"",
+        "2: server.group: is set without server.user, so that nothing would use it; set server.user as well, or remove it",
+    ),
+    (
+        "[[listener]]",
+        "address = \"localhost:110\"",
+        "4: listener[1].address: \"localhost:110\" is not an IP address and port; write numbers, such as \"0.0.0.0:110\" or \"[::]:110\"",
+    ),
+    (
+        "[[listener]]",
+        "tls = \"startls\"",
+        "5: listener[1].tls: \"startls\" is not a way of TLS; did you mean \"starttls\"?",
+    ),
+    (
+        "[[listener]]",
+        "tls = \"none\"",
+        "4: listener[1].address: nobody can log in here: there is no TLS, and passwords need it; set tls = \"starttls\", or auth.plaintext_without_tls = true",
+    ),
+    (
+        "[[tls.certificate]]",
+        "chain = \"absent.pem\"",
+        "7: tls.certificate[1].chain: absent.pem cannot be read: No such file or directory (os error 2); correct the path, or let the user who starts popcore read the file",
+    ),
+    (
+        "[[tls.certificate]]",
+        "key = \"chain.pem\"",
+        "8: tls.certificate[1].key: chain.pem holds no PEM block \"PRIVATE KEY\"; name the PEM file, not the DER one, and mind that chain and key are not swapped",
+    ),
+    (
+        "[auth]",
+        "plaintext_without_tls = \"no\"",
+        "10: auth.plaintext_without_tls: is a string, not true or false; write true or false, without quotes",
+    ),
+    (
+        "[auth]",
+        "failure_delay = \"1y\"",
+        "10: auth.failure_delay: \"1y\" is not a duration; write a whole number with a unit, such as \"500ms\", \"30s\", \"10m\"",
+    ),
+    (
+        "[[auth.directory]]",
+        "kind = \"passwdfile\"",
+        "12: auth.directory[1].kind: \"passwdfile\" is not a kind of directory; did you mean \"passwd-file\"?",
+    ),
+    (
+        "[[auth.directory]]",
+        "path = \"people\"",
+        "13: auth.directory[1].path: people cannot be read: No such file or directory (os error 2); correct the path, or let the user who starts popcore read the file",
+    ),
+    (
+        "[maildrop]",
+        "path = \"mail/{usr}\"",
+        "15: maildrop.path: \"mail/{usr}\" has {usr}, which stands for nothing; use {user}, {local}, {domain} or {home}",
+    ),
+    (
+        "[maildrop]",
+        "path = \"post/{user}\"",
+        "15: maildrop.path: the folder post/ cannot be listed: No such file or directory (os error 2); mount or create it, and let the user who starts popcore read it",
+    ),
+    (
+        "[limits]",
+        "idle = \"599s\"",
+        "17: limits.idle: is below ten minutes, the shortest autologout RFC 1939 allows; set it to \"10m\" or more, or remove it",
+    ),
+    (
+        "[limits]",
+        "login = \"999ms\"",
+        "17: limits.login: leaves a client no time to log in; set it to \"1s\" or more, such as \"60s\"",
+    ),
+    (
+        "[log]",
+        "target = \"logs/pop.log\"",
+        "19: log.target: the folder logs does not exist; create the folder or correct the path",
+    ),
+    (
+        "[log]",
+        "level = \"warning\"",
+        "19: log.level: \"warning\" is not a level; set it to one of error, warn, info, debug, trace",
+    ),
+    (
+        "[admin]",
+        "listen = \"127.0.0.1:110\"",
+        "21: admin.listen: 127.0.0.1:110 is a POP3 listener's address; give one of them another port",
+    ),
+];
+
+#[test]
+fn values_that_are_wrong_name_line_key_and_remedy() {
+    let folder = Folder::new();
+    for (section, line, expected) in WRONG {
+        let faults = change(&folder, section, line);
+        assert_eq!(faults, [*expected], "{line}");
+    }
+}
+
+/// The same for keys whose feature is to come.
+const NOT_YET: &[(&str, &str, &str)] = &[
+    (
+        "[[listener]]",
+        "proxy_protocol = true",
+        "4: listener[1].proxy_protocol: the PROXY protocol is not there in this version; set it to false or remove it",
+    ),
+    (
+        "[[listener]]",
+        "trusted = [\"10.0.0.0/8\"]",
+        "4: listener[1].trusted: neither the PROXY protocol nor XCLIENT is there in this version; remove it",
+    ),
+    (
+        "[[auth.directory]]",
+        "kind = \"ldap\"",
+        "12: auth.directory[1].kind: \"ldap\" is not there in this version; use \"passwd-file\"",
+    ),
+    (
+        "[maildrop]",
+        "index = \"beside\"",
+        "15: maildrop.index: indexes are not there in this version; remove it",
+    ),
+    (
+        "[maildrop]",
+        "uidl = [\"dovecot\", \"name\"]",
+        "15: maildrop.uidl: \"dovecot\" is not there in this version; set it to [\"name\"] or remove it",
+    ),
+    (
+        "[maildrop]",
+        "uidl = []",
+        "15: maildrop.uidl: [] is not a list of sources; set it to [\"name\"] or remove it",
+    ),
+    (
+        "[limits]",
+        "sessions_per_address = 20",
+        "17: limits.sessions_per_address: is 20, a limit this version does not hold; remove it or set it to 0",
+    ),
+    (
+        "[limits]",
+        "sessions_per_user = 2",
+        "17: limits.sessions_per_user: is 2, a limit this version does not hold; remove it or set it to 1",
+    ),
+    (
+        "[log]",
+        "target = \"journald\"",
+        "19: log.target: \"journald\" is not there in this version; set it to \"stderr\", which systemd passes to the journal, or to a path",
+    ),
+];
+
+#[test]
+fn features_that_are_not_there_yet_say_so() {
+    let folder = Folder::new();
+    for (section, line, expected) in NOT_YET {
+        let faults = change(&folder, section, line);
+        assert_eq!(faults, [*expected], "{line}");
+    }
+}
+
+#[test]
+fn the_neutral_values_of_features_not_there_yet_pass() {
+    let folder = Folder::new();
+    let text = VALID
+        .replace(
+            "tls = \"starttls\"",
+            "tls = \"starttls\"\nproxy_protocol = false\ntrusted = []",
+        )
+        .replace(
+            "[limits]",
+            "[limits]\nsessions_per_address = 0\nsessions_per_user = 1",
+        );
+    assert!(folder.parse(&text).is_ok());
+}
+
+#[test]
+fn an_unknown_key_names_its_line_and_its_nearest_known_neighbour() {
+    let folder = Folder::new();
+    assert_eq!(
+        change(&folder, "[server]", "hostnmae = \"x\""),
+        ["2: server.hostnmae: is not a known key; did you mean \"hostname\"?"]
+    );
+    assert_eq!(
+        change(&folder, "[log]", "colour = true"),
+        ["19: log.colour: is not a known key; known here: target, level"]
+    );
+    assert_eq!(
+        folder.faults(&format!("{VALID}[[listeners]]\naddress = \"[::1]:110\"\n")),
+        ["22: listeners: is not a known key; did you mean \"listener\"?"]
+    );
+}
+
+#[test]
+fn every_fault_is_reported_at_once() {
+    let folder = Folder::new();
+    let faults = folder.faults("[server]\ndrain = 5\nshard = 2\n[limits]\nidle = \"1s\"\n");
+    let keys: Vec<_> = faults
+        .iter()
+        .map(|fault| fault.split(": ").next())
+        .collect();
+    let expected = [Some("2"), Some("3"), Some("5")];
+    assert_eq!(keys[..3], expected, "{faults:#?}");
+    assert_eq!(
+        faults[3..],
+        [
+            " listener: is missing; add a section [[listener]] with an address such as \"0.0.0.0:110\"",
+            " auth.directory: is missing: nobody could log in; add [[auth.directory]] with kind = \"passwd-file\" and a path",
+            " maildrop.path: is missing; set it to a path such as \"/var/mail/{domain}/{local}\"",
+        ]
+    );
+}
+
+#[test]
+fn text_that_is_no_toml_names_the_line() {
+    let folder = Folder::new();
+    let faults = folder.faults("[server]\nhostname = \n[log\n");
+    assert!(faults[0].starts_with("2: is not TOML: "), "{faults:?}");
+    assert!(faults[0].ends_with("; correct the syntax of this line"));
+}
+
+#[test]
+fn two_listeners_of_one_address_are_a_fault_and_two_of_port_0_are_none() {
+    let folder = Folder::new();
+    let second = |address: &str| {
+        format!("{VALID}[[listener]]\naddress = \"{address}\"\ntls = \"implicit\"\n")
+    };
+    assert_eq!(
+        folder.faults(&second("127.0.0.1:110")),
+        [
+            "23: listener[2].address: 127.0.0.1:110 is listened on twice; remove one of the two listeners"
+        ]
+    );
+    let zero = second("127.0.0.1:0").replace("127.0.0.1:110", "127.0.0.1:0");
+    assert_eq!(folder.parse(&zero).expect("valid").listeners.len(), 2);
+}
+
+#[test]
+fn a_tls_listener_needs_a_certificate() {
+    let folder = Folder::new();
+    let without = VALID.replace(
+        "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n",
+        "",
+    );
+    assert_eq!(
+        folder.faults(&without),
+        [
+            "4: listener[1].address: a listener with TLS needs a certificate; add [[tls.certificate]] with chain and key, or set tls = \"none\""
+        ]
+    );
+}
+
+#[test]
+fn root_may_become_a_user_by_name_or_number() {
+    let folder = Folder::new();
+    let with = |lines: &str| VALID.replace("[[listener]]", &format!("{lines}\n[[listener]]"));
+    let run_as = |lines: &str| {
+        let config = folder.parse_as(&with(lines), true).expect("a valid file");
+        config.server.run_as.expect("a user")
+    };
+    // Every Linux has root, and none has an entry for this number.
+    let root = run_as("user = \"root\"");
+    assert_eq!((root.uid, root.gid), (0, 0));
+    let bare = run_as("user = 3999999999\ngroup = 3999999998");
+    let expected = RunAs {
+        uid: 3_999_999_999,
+        gid: 3_999_999_998,
+        supplementary: Vec::new(),
+    };
+    assert_eq!(bare, expected);
+    assert_eq!(
+        folder.faults_as(&with("user = 3999999999"), true),
+        [
+            "3: server.user: user 3999999999 has no entry, so its group is not known; set server.group as well"
+        ]
+    );
+    assert_eq!(
+        folder.faults_as(
+            &with("user = \"no-such-user\"\ngroup = \"no-such-group\""),
+            true
+        ),
+        [
+            "3: server.user: there is no user \"no-such-user\"; create it (useradd --system) or name one that exists",
+            "4: server.group: there is no group \"no-such-group\"; create it (groupadd --system) or name one that exists",
+        ]
+    );
+    assert_eq!(
+        folder.faults_as(&with("user = 4294967295"), true),
+        [
+            "3: server.user: 4294967295 is not a user's number; use a number below 4294967295 or a name"
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why() {
+    let errors = Config::load(Path::new("/nonexistent/popcore.toml")).expect_err("no file");
+    assert_eq!(
+        errors.to_string(),
+        "/nonexistent/popcore.toml: cannot be read: No such file or directory (os error 2); \
+         give the path of a configuration file that this user may read"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC*") {
+        let folder = PathBuf::from("/nonexistent/popcore.toml");
+        let process = Process { root: true, hostname: String::new() };
+        prop_assert!(Config::parse(&text, &folder, &process).is_err());
+    }
+
+    #[test]
+    fn no_mangled_file_makes_it_panic(
+        lines in prop::collection::vec((0usize..20, prop::option::of("[a-z\\[\\]{}\"=.0-9 \u{e9}]{0,12}")), 0..30),
+    ) {
+        let valid: Vec<&str> = VALID.lines().collect();
+        let mut text = String::new();
+        for (line, junk) in &lines {
+            text.push_str(valid[*line]);
+            text.push_str(junk.as_deref().unwrap_or_default());
+            text.push('\n');
+        }
+        let folder = PathBuf::from("/nonexistent/popcore.toml");
+        let process = Process { root: false, hostname: "h".into() };
+        // Nothing below the folder exists, so that no mixture can be valid.
+        let errors = Config::parse(&text, &folder, &process).expect_err("faults");
+        prop_assert!(errors.iter().all(|e| !e.problem.is_empty() && !e.remedy.is_empty()));
+        prop_assert!(errors.iter().all(|e| e.line.is_none_or(|l| l <= lines.len() + 1)));
+    }
+}
