@@ -1,0 +1,345 @@
+use std::fs;
+use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc;
+use std::task::{Wake, Waker};
+use std::thread::Thread;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::auth::directory::{Record, User};
+use crate::auth::{DirectoryOptions, Password, UserName};
+
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Knows everybody, by the password `x`; each lookup says that it has begun and
+/// waits to be let go.
+struct Gate {
+    begun: mpsc::SyncSender<()>,
+    pass: Receiver<()>,
+    lookups: Arc<AtomicUsize>,
+}
+
+impl Directory for Gate {
+    fn lookup(&self, _: &UserName) -> Result<Option<Record>, DirectoryError> {
+        self.lookups.fetch_add(1, Ordering::SeqCst);
+        let _ = self.begun.send(());
+        let _ = self.pass.recv();
+        Ok(Some(Record::User(User {
+            verifier: Verifier::parse(b"{PLAIN}x").expect("a scheme"),
+            networks: None,
+            disabled: None,
+            home: None,
+            mail: None,
+        })))
+    }
+
+    fn decoys(&self) -> usize {
+        0
+    }
+
+    fn decoy(&self, _: usize) -> Option<Verifier> {
+        None
+    }
+
+    fn reload(&self) -> Result<LoadReport, DirectoryError> {
+        Ok(LoadReport::default())
+    }
+}
+
+/// A broker whose directory is a gate, and the other side of that gate.
+struct Gated {
+    broker: Broker,
+    begun: mpsc::Receiver<()>,
+    /// Dropped, it lets everything pass.
+    pass: Sender<()>,
+    lookups: Arc<AtomicUsize>,
+}
+
+fn gated(threads: usize, bound: usize) -> Gated {
+    let (begun_sender, begun) = mpsc::sync_channel(1024);
+    let (pass, pass_receiver) = channel::unbounded();
+    let lookups = Arc::default();
+    let gate = Gate {
+        begun: begun_sender,
+        pass: pass_receiver,
+        lookups: Arc::clone(&lookups),
+    };
+    let threads = NonZeroUsize::new(threads).expect("some");
+    let broker = Broker::with(Judge::new(vec![Box::new(gate)]), threads, bound);
+    Gated {
+        broker: broker.expect("threads"),
+        begun,
+        pass,
+        lookups,
+    }
+}
+
+fn login(broker: &Broker, user: &str, password: &str) -> Result<Pending, QueueFull> {
+    let credentials = Credentials {
+        user: UserName::new(user.as_bytes()).expect("a name"),
+        password: Password::new(password.as_bytes()).expect("short"),
+    };
+    broker.authenticate(credentials, FROM)
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn passwd_file(text: &str) -> (TempDir, Options) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("users");
+    fs::write(&path, text).expect("a file");
+    let options = Options {
+        plaintext_without_tls: false,
+        failure_delay: std::time::Duration::ZERO,
+        directories: vec![DirectoryOptions {
+            kind: DirectoryKind::PasswdFile { path },
+        }],
+        threads: NonZeroUsize::new(2).expect("two"),
+    };
+    (folder, options)
+}
+
+#[test]
+fn a_login_is_answered() {
+    let (_folder, options) = passwd_file("joe:{PLAIN}secret\n");
+    let broker = Broker::start(&options).expect("started");
+    let account = block_on(login(&broker, "joe", "secret").expect("room")).expect("right");
+    assert_eq!(account.user.as_bytes(), b"joe");
+    for (user, password) in [("joe", "wrong"), ("ann", "secret")] {
+        let answer = block_on(login(&broker, user, password).expect("room"));
+        assert_eq!(answer, Err(Refusal::Rejected));
+    }
+    // The counter moves before the answer goes out.
+    assert_eq!(count(&broker.counters().verified), 1);
+    assert_eq!(count(&broker.counters().refused), 2);
+    assert_eq!(broker.queue_length(), 0);
+}
+
+#[test]
+fn a_full_queue_refuses_and_recovers() {
+    let Gated {
+        broker,
+        begun,
+        pass,
+        ..
+    } = gated(1, 3);
+    let first = login(&broker, "joe", "x").expect("room");
+    begun.recv().expect("begun");
+    let queued: Vec<_> = (0..3)
+        .map(|_| login(&broker, "joe", "x").expect("room"))
+        .collect();
+    assert_eq!(broker.queue_length(), 3);
+    for refused in 1..=5 {
+        assert_eq!(login(&broker, "joe", "x").err(), Some(QueueFull));
+        assert_eq!(count(&broker.counters().rejected_full), refused);
+    }
+    drop(pass);
+    assert!(block_on(first).is_ok());
+    for pending in queued {
+        assert!(block_on(pending).is_ok());
+    }
+    assert!(block_on(login(&broker, "joe", "x").expect("room")).is_ok());
+    assert_eq!(count(&broker.counters().verified), 5);
+}
+
+#[test]
+fn a_withdrawn_request_costs_no_lookup() {
+    let Gated {
+        broker,
+        begun,
+        pass,
+        lookups,
+    } = gated(1, 8);
+    let first = login(&broker, "joe", "x").expect("room");
+    begun.recv().expect("begun");
+    for _ in 0..5 {
+        drop(login(&broker, "joe", "x").expect("room"));
+    }
+    let last = login(&broker, "joe", "x").expect("room");
+    drop(pass);
+    assert!(block_on(first).is_ok());
+    assert!(block_on(last).is_ok());
+    assert_eq!(count(&broker.counters().skipped), 5);
+    assert_eq!(lookups.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_client_that_leaves_during_its_verification_hurts_nobody() {
+    let Gated {
+        broker,
+        begun,
+        pass,
+        ..
+    } = gated(1, 8);
+    let first = login(&broker, "joe", "x").expect("room");
+    begun.recv().expect("begun");
+    drop(first);
+    drop(pass);
+    assert!(block_on(login(&broker, "joe", "x").expect("room")).is_ok());
+    assert_eq!(count(&broker.counters().verified), 2);
+}
+
+#[test]
+fn requests_run_on_all_threads_at_once() {
+    let Gated {
+        broker,
+        begun,
+        pass,
+        ..
+    } = gated(4, 8);
+    let pending: Vec<_> = (0..4)
+        .map(|_| login(&broker, "joe", "x").expect("room"))
+        .collect();
+    // No lookup passes before all four have begun.
+    for _ in 0..4 {
+        begun.recv().expect("begun");
+    }
+    drop(pass);
+    for pending in pending {
+        assert!(block_on(pending).is_ok());
+    }
+}
+
+#[test]
+fn stopping_answers_what_is_queued_and_no_more() {
+    let Gated {
+        broker,
+        begun,
+        pass,
+        ..
+    } = gated(2, 16);
+    let queued: Vec<_> = (0..16)
+        .map(|_| login(&broker, "joe", "x").expect("room"))
+        .collect();
+    begun.recv().expect("begun");
+    thread::scope(|scope| {
+        let stop = scope.spawn(|| broker.stop());
+        drop(pass);
+        stop.join().expect("stopped");
+    });
+    for pending in queued {
+        assert!(block_on(pending).is_ok());
+    }
+    let late = login(&broker, "joe", "x").expect("not full");
+    assert_eq!(block_on(late), Err(Refusal::Unavailable));
+    broker.stop();
+    assert_eq!(count(&broker.counters().verified), 16);
+}
+
+#[test]
+fn stopping_while_logins_arrive_leaves_none_unanswered() {
+    for _ in 0..50 {
+        let Gated { broker, pass, .. } = gated(2, 1024);
+        drop(pass);
+        thread::scope(|scope| {
+            let logins = scope.spawn(|| {
+                let pending: Vec<_> = (0..200).flat_map(|_| login(&broker, "joe", "x")).collect();
+                assert_eq!(pending.len(), 200);
+                pending
+                    .into_iter()
+                    .map(block_on)
+                    .filter(Result::is_ok)
+                    .count() as u64
+            });
+            broker.stop();
+            let answered = logins.join().expect("all answered");
+            assert_eq!(count(&broker.counters().verified), answered);
+        });
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    let (_folder, options) = passwd_file("joe:{PLAIN}secret\n");
+    let broker = Broker::start(&options).expect("started");
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                // One at a time, so that the threads sleep and wake at each.
+                for _ in 0..2000 {
+                    let pending = login(&broker, "joe", "secret").expect("room");
+                    assert!(block_on(pending).is_ok());
+                }
+            });
+        }
+    });
+    assert_eq!(count(&broker.counters().verified), 6000);
+}
+
+#[test]
+fn reloads_under_load_refuse_nobody() {
+    let users = |extra: &str| format!("joe:{{PLAIN}}secret\n{extra}:{{PLAIN}}x\n");
+    let (folder, options) = passwd_file(&users("ann"));
+    let broker = Broker::start(&options).expect("started");
+    let path = folder.path().join("users");
+    let running = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while running.load(Ordering::Relaxed) {
+                    let pending = login(&broker, "joe", "secret").expect("room");
+                    assert!(block_on(pending).is_ok());
+                }
+            });
+        }
+        for round in 0..50 {
+            let new = path.with_extension("new");
+            fs::write(&new, users(if round % 2 == 0 { "kim" } else { "ann" })).expect("a file");
+            fs::rename(&new, &path).expect("a rename");
+            assert!(broker.reload().iter().all(Result::is_ok));
+        }
+        fs::remove_file(&path).expect("removed");
+        assert!(broker.reload().iter().all(Result::is_err));
+        running.store(false, Ordering::Relaxed);
+    });
+    assert!(block_on(login(&broker, "joe", "secret").expect("room")).is_ok());
+    assert_eq!(count(&broker.counters().refused), 0);
+}
+
+#[test]
+fn a_start_that_fails_says_why() {
+    let (folder, mut options) = passwd_file("");
+    drop(folder);
+    let error = Broker::start(&options).expect_err("no file").to_string();
+    assert!(
+        error.contains("users: ") && error.contains("may read"),
+        "{error}"
+    );
+    options.directories.clear();
+    let error = Broker::start(&options)
+        .expect_err("no directory")
+        .to_string();
+    assert!(error.contains("[[auth.directory]]"), "{error}");
+}
+
+#[test]
+fn debug_prints_no_secret() {
+    let credentials = Credentials {
+        user: UserName::new(b"joe").expect("a name"),
+        password: Password::new(b"hunter2").expect("short"),
+    };
+    assert!(!format!("{credentials:?}").contains("hunter2"));
+}

@@ -1,0 +1,239 @@
+//! That nobody can tell an unknown name from a wrong password is asserted on
+//! the work done, which is counted; one test at the end looks at the clock.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::auth::directory::Notice;
+use crate::auth::passwd_file::PasswdFile;
+
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn directory(text: &str) -> Box<dyn Directory> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("users");
+    std::fs::write(&path, text).expect("a file");
+    Box::new(PasswdFile::open(&path).expect("readable").0)
+}
+
+fn judge(texts: &[&str]) -> Judge {
+    Judge::new(texts.iter().map(|text| directory(text)).collect())
+}
+
+fn credentials(user: &str, password: &str) -> Credentials {
+    Credentials {
+        user: UserName::new(user.as_bytes()).expect("a name"),
+        password: Password::new(password.as_bytes()).expect("short"),
+    }
+}
+
+fn login(judge: &Judge, user: &str, password: &str) -> Result<Account, Refusal> {
+    judge.judge(credentials(user, password), FROM, Verifier::verify)
+}
+
+/// The schemes that one login verified, in their order.
+fn work(judge: &Judge, user: &str) -> (Vec<&'static str>, Result<Account, Refusal>) {
+    let mut schemes = Vec::new();
+    let answer = judge.judge(credentials(user, "guess"), FROM, |verifier, password| {
+        schemes.push(verifier.scheme());
+        verifier.verify(password)
+    });
+    (schemes, answer)
+}
+
+const MIXED: &str = "\
+ann:{BLF-CRYPT}$2b$04$abcdefghijklmnopqrstuu7EJV7kdjBBQxyb0HjTh9KS7.Lah/6CG
+bob:{PLAIN}bob
+eve:{PLAIN}eve::::::nologin
+kim:*
+lee:{NOSUCH}x
+max:{PLAIN}max::::::allow_nets=192.0.2.0/24
+pat:{PLAIN}pat::::::proxy host=192.0.2.1
+";
+
+#[test]
+fn the_right_password_logs_in() {
+    let judge = judge(&["joe@example.net:{PLAIN}a b c:::: /:\n", MIXED]);
+    let account = login(&judge, "bob", "bob").expect("right");
+    assert_eq!(account.user.as_bytes(), b"bob");
+    assert_eq!((account.home, account.mail), (None, None));
+    assert!(login(&judge, "ann", "correct horse battery staple").is_ok());
+}
+
+#[test]
+fn home_and_mail_reach_the_account() {
+    let judge = judge(&["joe:{PLAIN}x::::/home/joe::userdb_mail=maildir:~/Maildir\n"]);
+    let account = login(&judge, "joe", "x").expect("right");
+    assert_eq!(account.home.as_deref(), Some(Path::new("/home/joe")));
+    assert_eq!(
+        account.mail.as_deref(),
+        Some(Path::new("/home/joe/Maildir"))
+    );
+}
+
+#[test]
+fn refusals_before_the_right_password_are_all_alike() {
+    let judge = judge(&[MIXED]);
+    for user in ["ann", "bob", "eve", "kim", "lee", "max", "pat", "nobody"] {
+        let (schemes, answer) = work(&judge, user);
+        assert_eq!(answer, Err(Refusal::Rejected), "{user}");
+        assert_eq!(schemes.len(), 1, "{user} cost {schemes:?}");
+    }
+}
+
+#[test]
+fn what_bars_a_user_is_told_after_the_right_password_only() {
+    let judge = judge(&[MIXED]);
+    let disabled = Err(Refusal::Disabled(Notice::DISABLED));
+    assert_eq!(login(&judge, "eve", "eve"), disabled);
+    assert_eq!(login(&judge, "eve", "guess"), Err(Refusal::Rejected));
+    let elsewhere = Err(Refusal::Disabled(Notice::ELSEWHERE));
+    assert_eq!(login(&judge, "pat", "pat"), elsewhere);
+    assert_eq!(login(&judge, "pat", "guess"), Err(Refusal::Rejected));
+}
+
+#[test]
+fn allow_nets_is_heeded() {
+    let judge = judge(&[MIXED]);
+    let from = |address: &str| {
+        let address = address.parse().expect("an address");
+        judge.judge(credentials("max", "max"), address, Verifier::verify)
+    };
+    assert!(from("192.0.2.7").is_ok());
+    assert!(from("::ffff:192.0.2.7").is_ok());
+    assert_eq!(from("192.0.3.7"), Err(Refusal::Rejected));
+    assert_eq!(from("2001:db8::1"), Err(Refusal::Rejected));
+}
+
+#[test]
+fn the_password_of_a_decoy_lets_nobody_in() {
+    let judge = judge(&["joe:{PLAIN}x\n"]);
+    for user in ["nobody", "x", "joe2"] {
+        assert_eq!(login(&judge, user, "x"), Err(Refusal::Rejected), "{user}");
+    }
+}
+
+#[test]
+fn the_first_directory_that_knows_a_name_decides() {
+    let judge = judge(&[
+        "joe:{PLAIN}one\nkim:*\n",
+        "joe:{PLAIN}two\nkim:{PLAIN}x\nann:{PLAIN}y\n",
+    ]);
+    assert!(login(&judge, "joe", "one").is_ok());
+    assert_eq!(login(&judge, "joe", "two"), Err(Refusal::Rejected));
+    assert_eq!(login(&judge, "kim", "x"), Err(Refusal::Rejected));
+    assert!(login(&judge, "ann", "y").is_ok());
+}
+
+#[test]
+fn without_any_user_a_costly_hash_is_verified() {
+    for texts in [&[][..], &[""], &["kim:*\n"]] {
+        let (schemes, answer) = work(&judge(texts), "kim");
+        assert_eq!((schemes, answer), (vec!["ARGON2"], Err(Refusal::Rejected)));
+    }
+}
+
+struct Broken;
+
+impl Directory for Broken {
+    fn lookup(&self, _: &UserName) -> Result<Option<Record>, DirectoryError> {
+        Err(DirectoryError::Unreadable {
+            path: "users".into(),
+            source: io::ErrorKind::NotConnected.into(),
+        })
+    }
+
+    fn decoys(&self) -> usize {
+        0
+    }
+
+    fn decoy(&self, _: usize) -> Option<Verifier> {
+        None
+    }
+
+    fn reload(&self) -> Result<LoadReport, DirectoryError> {
+        Ok(LoadReport::default())
+    }
+}
+
+#[test]
+fn a_broken_directory_hides_those_behind_it_and_none_before_it() {
+    let directories = vec![
+        directory("joe:{PLAIN}x\n"),
+        Box::new(Broken),
+        directory("ann:{PLAIN}y\n"),
+    ];
+    let judge = Judge::new(directories);
+    assert!(login(&judge, "joe", "x").is_ok());
+    assert_eq!(login(&judge, "ann", "y"), Err(Refusal::Unavailable));
+}
+
+#[test]
+fn an_unknown_name_always_costs_the_same() {
+    let judge = judge(&[MIXED]);
+    for n in 0..200 {
+        let name = format!("unknown{n}");
+        assert_eq!(work(&judge, &name).0, work(&judge, &name).0, "{name}");
+    }
+}
+
+/// The work for unknown names is spread over the schemes as that for known
+/// ones is, over directories of any sizes.
+#[test]
+fn unknown_names_cost_what_known_ones_do() {
+    let lines = |name: &str, stored: &str, count: usize| {
+        let lines = (0..count).map(|n| format!("{name}{n}:{stored}\n"));
+        lines.collect::<String>()
+    };
+    let first = lines("p", "{PLAIN}secret", 300);
+    let sha = "{SHA256}xLvLH77JnWW/WdhcjLYu4tuWPw/hBvSD2a+nO9Tjmoo=";
+    let second = lines("p2", "{PLAIN}secret", 100) + &lines("s", sha, 600);
+    let judge = judge(&[&first, &second]);
+    let known = ["p", "p2", "s"].into_iter().zip([300, 100, 600]);
+    let known = known.flat_map(|(name, count)| (0..count).map(move |n| format!("{name}{n}")));
+    let spread = |names: &mut dyn Iterator<Item = String>| {
+        let mut spread = BTreeMap::<&str, i32>::new();
+        for name in names {
+            let (schemes, _) = work(&judge, &name);
+            assert_eq!(schemes.len(), 1, "{name}");
+            *spread.entry(schemes[0]).or_default() += 1;
+        }
+        spread
+    };
+    let known = spread(&mut known.into_iter());
+    assert_eq!(known, BTreeMap::from([("PLAIN", 400), ("SSHA256", 600)]));
+    let unknown = spread(&mut (0..10_000).map(|n| format!("unknown{n}")));
+    // A binomial spread of 49 of 10,000: 500 is ten times that.
+    for (scheme, count) in known {
+        let off = unknown[scheme] - count * 10;
+        assert!(off.abs() < 500, "{scheme}: {count} of 1,000, {unknown:?}");
+    }
+}
+
+/// The clock agrees. Tries are interleaved and medians compared, so that load
+/// on the machine falls on both alike; a scheme that did no work would be off by
+/// a factor of a thousand.
+#[test]
+fn unknown_names_take_as_long_as_known_ones() {
+    let hash = "$2b$04$abcdefghijklmnopqrstuu7EJV7kdjBBQxyb0HjTh9KS7.Lah/6CG";
+    let lines: String = (0..50).map(|n| format!("user{n}:{hash}\n")).collect();
+    let judge = judge(&[&lines]);
+    let timed = |user: &str| {
+        let start = Instant::now();
+        assert_eq!(login(&judge, user, "guess"), Err(Refusal::Rejected));
+        start.elapsed()
+    };
+    let (mut known, mut unknown): (Vec<_>, Vec<_>) = (0..41)
+        .map(|n| (timed(&format!("user{n}")), timed(&format!("unknown{n}"))))
+        .unzip();
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64()
+    };
+    let ratio = median(&mut unknown) / median(&mut known);
+    assert!((0.5..2.0).contains(&ratio), "unknown / known = {ratio}");
+}
