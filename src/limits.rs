@@ -30,6 +30,18 @@ pub const COMPLETION_QUEUE: u32 = 8192;
 /// Completions a shard dispatches before the tasks they woke may run.
 pub const COMPLETIONS_A_TURN: usize = 1024;
 
+/// Octets of the buffers that replies are written into and messages read into.
+pub const BUFFER: usize = 32 * 1024;
+
+/// Buffers a shard keeps for its next connections: 8 MiB.
+pub const POOLED_BUFFERS: usize = 256;
+
+/// How long a client may take to read one buffer of what is sent to it.
+pub const WRITE_STALL: Duration = Duration::from_mins(1);
+
+/// Threads of a shard for what may wait on a disk: listings and removals.
+pub const POOL_THREADS: usize = 4;
+
 /// Buffers a shard provides to the kernel for receiving.
 pub const PROVIDED_BUFFERS: u16 = 256;
 
@@ -125,9 +137,6 @@ pub const MAILDROP_PATH: usize = 4096 - FILE_NAME - 6;
 /// and few enough that one user's files cannot take the server's memory.
 pub const MAILDROP_MESSAGES: usize = 2_000_000;
 
-/// Longest unique-id, in octets (RFC 1939, section 7).
-pub const UNIQUE_ID: usize = 70;
-
 /// Memory of all cached snapshots together, in octets: about 3 million messages,
 /// so some 150,000 maildrops of 20 messages.
 pub const SNAPSHOT_CACHE: usize = 256 << 20;
@@ -147,7 +156,6 @@ pub const QUIET_LISTINGS: u32 = 12;
 /// ends.
 pub const LISTINGS: u32 = 200;
 
-const _: () = assert!(REPLY_ROOM >= 2 * REPLY_LINE);
 const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
 const _: () = assert!(MAILDROP_MESSAGES * FILE_NAME <= u32::MAX as usize);

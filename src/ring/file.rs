@@ -1,4 +1,4 @@
-//! Message files: open, read, unlink.
+//! Message files: open and read.
 
 use std::ffi::CString;
 use std::future::Future;
@@ -30,19 +30,6 @@ unsafe impl Operation for Path {
 
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         result.map(|descriptor| Handle::new(adopt(descriptor)))
-    }
-}
-
-struct Unlink {
-    _path: CString,
-}
-
-// SAFETY: the entry points to the CString's heap memory alone.
-unsafe impl Operation for Unlink {
-    type Output = io::Result<()>;
-
-    fn finish(self, result: io::Result<u32>) -> Self::Output {
-        result.map(drop)
     }
 }
 
@@ -85,8 +72,9 @@ impl Ring {
         unsafe { self.start(Path { _path: path }, entry.build()) }
     }
 
-    /// Reads at `offset` into the spare capacity of `buffer`, appending.
-    /// The buffer comes back whatever happens; 0 octets are the file's end.
+    /// Reads up to `most` octets at `offset` into the spare capacity of
+    /// `buffer`, appending. The buffer comes back whatever happens; 0 octets are
+    /// the file's end.
     ///
     /// # Errors
     ///
@@ -96,9 +84,11 @@ impl Ring {
         file: &Handle,
         mut buffer: Vec<u8>,
         offset: u64,
+        most: u64,
     ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + use<> {
         let spare = buffer.spare_capacity_mut();
-        let length = u32::try_from(spare.len()).unwrap_or(u32::MAX);
+        let spare_octets = u32::try_from(spare.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(most).unwrap_or(u32::MAX).min(spare_octets);
         let start = spare.as_mut_ptr().cast::<u8>();
         let entry = opcode::Read::new(Fd(file.as_raw_fd()), start, length).offset(offset);
         let operation = Read {
@@ -108,16 +98,5 @@ impl Ring {
         // SAFETY: the entry holds an address within the vector's heap memory,
         // as `Read` vouches for.
         unsafe { self.start(operation, entry.build()) }
-    }
-
-    /// Removes the file at an absolute `path`.
-    ///
-    /// # Errors
-    ///
-    /// As `unlinkat(2)`.
-    pub fn unlink(&self, path: CString) -> impl Future<Output = io::Result<()>> + use<> {
-        let entry = opcode::UnlinkAt::new(Fd(libc::AT_FDCWD), path.as_ptr());
-        // SAFETY: the entry holds the address of the path's heap memory alone.
-        unsafe { self.start(Unlink { _path: path }, entry.build()) }
     }
 }

@@ -29,6 +29,7 @@
 //! With nothing left to do it sleeps on an eventfd that the kernel signals
 //! ([`sleeper`]), and uses no CPU.
 
+mod blocking;
 mod core;
 mod driver;
 mod file;
@@ -47,6 +48,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 
+pub use blocking::blocking;
 pub use net::{Acceptor, Received, Receiver};
 pub use probe::{RingError, probe};
 

@@ -9,14 +9,13 @@ use io_uring::{IoUring, Probe, opcode};
 const KERNEL: (u32, u32) = (6, 1);
 
 /// Operations the ring submits, with the names operators find in manuals.
-const OPERATIONS: [(u8, &str); 8] = [
+const OPERATIONS: [(u8, &str); 7] = [
     (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
     (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
     (opcode::Send::CODE, "IORING_OP_SEND"),
     (opcode::Close::CODE, "IORING_OP_CLOSE"),
     (opcode::OpenAt2::CODE, "IORING_OP_OPENAT2"),
     (opcode::Read::CODE, "IORING_OP_READ"),
-    (opcode::UnlinkAt::CODE, "IORING_OP_UNLINKAT"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
 ];
 
