@@ -23,7 +23,6 @@ mod scheme;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 pub use self::broker::{Broker, Counters, Pending, QueueFull, StartError};
 pub use self::directory::{DirectoryError, Fault, LoadReport, Notice};
@@ -35,12 +34,6 @@ pub use self::scheme::{SchemeError, Verifier};
 /// What the configuration says of logins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Whether a password may be sent on a connection without TLS. The session
-    /// heeds it.
-    pub plaintext_without_tls: bool,
-    /// How long the first failure of a session is held back; zero for not at
-    /// all. The session heeds it.
-    pub failure_delay: Duration,
     /// Where users are looked up, in this order; the first that knows a name
     /// decides.
     pub directories: Vec<DirectoryOptions>,

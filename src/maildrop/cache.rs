@@ -95,6 +95,14 @@ impl SnapshotCache {
         (0..parts).for_each(|step| self.make_room((own + step) % parts, step == 0));
     }
 
+    /// Drops what is kept under `key`: it was found to be wrong.
+    pub fn forget(&self, key: &Path) {
+        let forgotten = self.part(self.part_of(key)).take(key);
+        if let Some(entry) = &forgotten {
+            self.memory.fetch_sub(entry.memory, Ordering::Relaxed);
+        }
+    }
+
     /// Octets that the cache takes now.
     pub fn memory(&self) -> usize {
         self.memory.load(Ordering::Relaxed)

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::lock::InUse;
+use super::template::NameError;
+use crate::auth::UserName;
 use crate::limits;
 
 /// Why a maildrop could not be opened.
@@ -58,6 +60,15 @@ impl fmt::Display for OpenError {
 }
 
 impl Error for OpenError {}
+
+impl OpenError {
+    /// A user whose name gives no path; `user` is shown as it is.
+    pub fn no_path(user: &UserName, error: NameError) -> Self {
+        let user = String::from_utf8_lossy(user.as_bytes());
+        let user = format!("user {user:?}");
+        Self::of(Path::new(&user), Cause::Name(error))
+    }
+}
 
 impl From<InUse> for OpenError {
     fn from(holder: InUse) -> Self {
@@ -124,13 +135,17 @@ pub(super) enum Cause {
     TooManyMessages,
     /// Another program renamed messages faster than they could be opened.
     Restless,
+    /// The user's name gives no path.
+    Name(NameError),
 }
 
 impl Cause {
     fn kind(&self) -> FaultKind {
         match self {
             Self::System { errno, .. } => FaultKind::of(*errno),
-            Self::Link | Self::NotADirectory | Self::TooManyMessages => FaultKind::Permanent,
+            Self::Link | Self::NotADirectory | Self::TooManyMessages | Self::Name(_) => {
+                FaultKind::Permanent
+            }
             Self::DanglingLink | Self::Restless => FaultKind::Temporary,
         }
     }
@@ -151,6 +166,7 @@ impl fmt::Display for Fault {
                 let error = io::Error::from(*errno);
                 write!(f, "cannot {attempt} {path}: {error}: {}", remedy(*errno))
             }
+            Cause::Name(error) => write!(f, "{path}: {error}"),
             Cause::Link => write!(
                 f,
                 "{path} is a symbolic link, and none is followed below a maildrop: \

@@ -11,6 +11,7 @@
 //! says so in capitals and runs on the pool.
 
 mod cache;
+mod commit;
 mod error;
 mod listing;
 mod lock;
@@ -23,6 +24,7 @@ mod stamps;
 mod template;
 
 pub use cache::SnapshotCache;
+pub use commit::remove;
 pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
 pub use lock::{InUse, LockGuard, LockTable};
 pub use maildrops::{Maildrops, Opened};

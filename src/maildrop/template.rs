@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     fn user(name: &[u8]) -> UserName {
-        UserName::parse(name).expect("a name")
+        UserName::new(name).expect("a name")
     }
 
     fn expand(template: &str, name: &[u8]) -> Result<PathBuf, NameError> {
@@ -247,27 +247,21 @@ mod tests {
 
     #[test]
     fn names_that_try_to_leave_are_refused() {
-        let long = [b'a'; 1_000];
-        let cases: [(&[u8], NameError); 10] = [
+        let long = [b'a'; limits::FILE_NAME];
+        let cases: [(&[u8], NameError); 7] = [
             (b"..", NameError::LeadingDot),
             (b".", NameError::LeadingDot),
             (b".hidden", NameError::LeadingDot),
             (b"../../etc", NameError::LeadingDot),
             (b"a/../../etc", NameError::Slash),
             (b"/etc/passwd", NameError::Slash),
-            (b"a\n", NameError::Control),
             (b"@ex.org", NameError::Empty),
-            (&long, NameError::TooLong),
-            (&long[..=limits::FILE_NAME], NameError::TooLong),
         ];
         for (name, error) in cases {
             assert_eq!(expand("/m/{local}", name), Err(error));
         }
-        assert!(expand("/m/{local}", &long[..limits::FILE_NAME]).is_ok());
-        assert_eq!(
-            expand("/m/x{local}", &long[..limits::FILE_NAME]),
-            Err(NameError::TooLong)
-        );
+        assert!(expand("/m/{local}", &long).is_ok());
+        assert_eq!(expand("/m/x{local}", &long), Err(NameError::TooLong));
     }
 
     #[test]
@@ -322,7 +316,7 @@ mod tests {
                 Just("/fixed/.{user}"), Just("/fixed/.{local}./{domain}/Maildir"),
             ],
         ) {
-            let Some(user) = UserName::parse(&name) else { return Ok(()) };
+            let Ok(user) = UserName::new(&name) else { return Ok(()) };
             let template = Template::parse(template).expect("a template");
             if let Ok(path) = template.expand(&user, None) {
                 // By hand, so that not even a `.` is forgiven.

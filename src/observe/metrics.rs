@@ -59,6 +59,22 @@ impl Metrics {
         self.register(Function {
             name,
             help,
+            kind: MetricType::Counter,
+            read: Box::new(read),
+        });
+    }
+
+    /// Adds a gauge that a function reads: `name` without prefix.
+    pub fn register_gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.register(Function {
+            name,
+            help,
+            kind: MetricType::Gauge,
             read: Box::new(read),
         });
     }
@@ -76,10 +92,11 @@ impl Metrics {
     }
 }
 
-/// A counter behind a function.
+/// A counter or gauge behind a function.
 struct Function {
     name: &'static str,
     help: &'static str,
+    kind: MetricType,
     read: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -93,9 +110,12 @@ impl fmt::Debug for Function {
 
 impl Collector for Function {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut metric =
-            encoder.encode_descriptor(self.name, self.help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&(self.read)(), None)
+        let value = (self.read)();
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
+        match self.kind {
+            MetricType::Gauge => metric.encode_gauge(&value),
+            _ => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        }
     }
 }
 

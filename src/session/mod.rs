@@ -31,7 +31,7 @@ mod transaction;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::auth::{Account, Refusal, UserName};
+use crate::auth::{Account, Notice, Refusal, UserName};
 use crate::limits;
 use crate::maildrop::{OpenError, Snapshot};
 use crate::proto::reply::{self, Code, Line};
@@ -134,7 +134,7 @@ impl Closed {
 #[derive(Debug)]
 enum Failure {
     Rejected,
-    Disabled(String),
+    Disabled(Notice),
 }
 
 /// What a state made of a command.
@@ -340,7 +340,7 @@ impl Session {
                 return (Authorization::after(user).into(), Step::Continue);
             }
             Err(Refusal::Rejected) => Failure::Rejected,
-            Err(Refusal::Disabled(text)) => Failure::Disabled(text),
+            Err(Refusal::Disabled(notice)) => Failure::Disabled(notice),
         };
         let earlier = u32::from(self.failed_logins);
         self.failed_logins += 1;
@@ -357,7 +357,7 @@ impl Session {
         let line = Line::err(out, Some(Code::Auth));
         match failure {
             Failure::Rejected => line.text("user name or password is wrong").end(),
-            Failure::Disabled(text) => line.foreign(text).end(),
+            Failure::Disabled(notice) => line.foreign(notice.as_str()).end(),
         }
         if self.failed_logins < limits::FAILED_LOGINS {
             (Authorization::after(user).into(), Step::Continue)

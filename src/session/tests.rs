@@ -188,7 +188,11 @@ impl Dialogue {
 }
 
 fn account(user: UserName) -> Account {
-    Account { user, home: None }
+    Account {
+        user,
+        home: None,
+        mail: None,
+    }
 }
 
 fn text(out: Output) -> String {

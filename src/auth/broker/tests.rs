@@ -112,8 +112,6 @@ fn passwd_file(text: &str) -> (TempDir, Options) {
     let path = folder.path().join("users");
     fs::write(&path, text).expect("a file");
     let options = Options {
-        plaintext_without_tls: false,
-        failure_delay: std::time::Duration::ZERO,
         directories: vec![DirectoryOptions {
             kind: DirectoryKind::PasswdFile { path },
         }],

@@ -112,9 +112,13 @@ fn a_wrong_password_is_answered_with_auth() {
 #[test]
 fn a_disabled_account_is_told_so_on_one_line() {
     let mut client = Dialogue::greeted();
-    client.refusal = Some(Refusal::Disabled("moved\r\n+OK away".into()));
+    let notice = Notice::new("This account has moved").expect("one line");
+    client.refusal = Some(Refusal::Disabled(notice));
     client.say("USER alice");
-    assert_eq!(client.say("PASS x"), "-ERR [AUTH] moved??+OK away\r\n");
+    assert_eq!(
+        client.say("PASS x"),
+        "-ERR [AUTH] This account has moved\r\n"
+    );
 }
 
 #[test]
