@@ -1,0 +1,265 @@
+//! A message from its file to the client.
+//!
+//! The file is read into one of the shard's buffers, encoded into another and
+//! sent, window by window. Nothing more is read than the snapshot says is
+//! there, so that the octets announced are the octets sent, and the end is known
+//! before it is reached: the terminator leaves with the octets before it.
+//!
+//! Once the first line of the reply is written, a failure can be told only by
+//! closing the connection. A message that is cut short is never terminated: a
+//! client that took it for whole would delete it.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, StatxFlags};
+
+use crate::limits;
+use crate::maildrop::{self, MessageError, Snapshot};
+use crate::observe::Sending;
+use crate::proto::{MessageNumber, Octets, reply};
+use crate::ring::{self, Handle};
+use crate::session::Outcome;
+use crate::wire::{Encoder, TopLimit};
+
+use super::Connection;
+use super::link::Broken;
+
+/// Octets that [`Encoder::finish`] may add: a line end and the terminator.
+const FINISH: usize = 5;
+
+/// Octets kept back from a full window so that the terminator has company.
+const KEPT: usize = 64;
+
+impl Connection {
+    /// Sends a message, or the top of it, with its first line and terminator.
+    pub(super) async fn deliver(
+        &mut self,
+        message: MessageNumber,
+        body_lines: Option<u64>,
+    ) -> Result<Outcome, Broken> {
+        let snapshot = match &self.maildrop {
+            Some(maildrop) => maildrop.snapshot.clone(),
+            None => unreachable!("a message is sent from an open maildrop"),
+        };
+        let (Some(stored), Some(octets)) = (snapshot.stored(message), snapshot.octets(message))
+        else {
+            unreachable!("the session names messages of its snapshot");
+        };
+        let file = match self.open_message(&snapshot, message).await {
+            Ok(file) => file,
+            Err(error) => return Ok(Outcome::Sent(Err(error))),
+        };
+        if size_of(&file).is_some_and(|size| size != stored) {
+            // A message file never changes (maildir(5)), and its octets have
+            // been announced. The next login counts them anew.
+            let name = show(&snapshot, message);
+            tracing::warn!("{name}: another program changed the file; its size was {stored}");
+            self.context
+                .services
+                .maildrops
+                .cache()
+                .forget(snapshot.asked());
+            self.context.ring.close(file);
+            return Ok(Outcome::Sent(Err(MessageError::Unreadable)));
+        }
+        let mut window = Window {
+            file,
+            stored,
+            offset: 0,
+            octets: self.context.buffers.lend(),
+        };
+        // The first window comes before the first line: a file that cannot be
+        // read still gets its `-ERR`.
+        let sent = match self.read(&mut window).await {
+            Ok(()) => {
+                self.begin(octets, body_lines).await?;
+                self.send_text(&mut window, body_lines).await
+            }
+            Err(fault) => {
+                tracing::warn!("{}: {fault}", show(&snapshot, message));
+                Ok(Outcome::Sent(Err(MessageError::Unreadable)))
+            }
+        };
+        self.context.buffers.take_back(window.octets);
+        self.context.ring.close(window.file);
+        match sent {
+            Err(Broken::Message(fault)) => {
+                let text = format!("{}: {fault}", show(&snapshot, message));
+                Err(Broken::Message(text))
+            }
+            Ok(Outcome::Sent(Ok(top))) => {
+                let (sending, sent) = match body_lines {
+                    None => (Sending::Retr, octets),
+                    Some(_) => (Sending::Top, top),
+                };
+                self.context.counters.message(sending, sent.get());
+                Ok(Outcome::Sent(Ok(sent)))
+            }
+            other => other,
+        }
+    }
+
+    async fn begin(&mut self, octets: Octets, body_lines: Option<u64>) -> Result<(), Broken> {
+        if self.out.room() < limits::REPLY_ROOM {
+            self.flush().await?;
+            self.make_room();
+        }
+        match body_lines {
+            None => reply::message_follows(&mut self.out, octets),
+            Some(_) => reply::top_follows(&mut self.out),
+        }
+        Ok(())
+    }
+
+    /// Encodes and sends from the window on to the end of what is wanted.
+    async fn send_text(
+        &mut self,
+        window: &mut Window,
+        body_lines: Option<u64>,
+    ) -> Result<Outcome, Broken> {
+        let mut encoder = Encoder::new();
+        let mut limit = body_lines.map(TopLimit::new);
+        let mut sent = 0u64;
+        loop {
+            let mut wanted = window.octets.len();
+            if let Some(limit) = &mut limit {
+                wanted = limit.take(&window.octets);
+            }
+            sent += wanted as u64;
+            let mut done = 0;
+            while done < wanted {
+                done += encoder.encode(&window.octets[done..wanted], self.out.buffer_mut());
+                if done < wanted {
+                    self.flush_window().await?;
+                }
+            }
+            let complete = window.offset >= window.stored;
+            if complete || limit.as_ref().is_some_and(TopLimit::done) {
+                break;
+            }
+            self.read(window)
+                .await
+                .map_err(|fault| Broken::Message(fault.to_string()))?;
+        }
+        if self.out.room() < FINISH {
+            self.flush_window().await?;
+        }
+        encoder.finish(self.out.buffer_mut());
+        Ok(Outcome::Sent(Ok(Octets::new(sent))))
+    }
+
+    /// Sends a full window but for its last octets, with which what follows, be
+    /// it the terminator alone, leaves in one write.
+    async fn flush_window(&mut self) -> Result<(), Broken> {
+        let bytes = self.out.as_bytes();
+        let kept = bytes[bytes.len() - KEPT..].to_vec();
+        let length = bytes.len() - KEPT;
+        self.out.buffer_mut().truncate(length);
+        self.flush().await?;
+        self.make_room();
+        self.out.push(&kept);
+        Ok(())
+    }
+
+    /// Reads the next octets of the file in place of those in the window.
+    async fn read(&mut self, window: &mut Window) -> Result<(), Fault> {
+        let mut octets = std::mem::take(&mut window.octets);
+        octets.clear();
+        let wanted = window.stored - window.offset;
+        if wanted == 0 {
+            window.octets = octets;
+            return Ok(());
+        }
+        let ring = &self.context.ring;
+        let (read, octets) = ring
+            .read_at(&window.file, octets, window.offset, wanted)
+            .await;
+        window.octets = octets;
+        match read {
+            Ok(0) => Err(Fault::Truncated {
+                stored: window.stored,
+                found: window.offset,
+            }),
+            Ok(count) => {
+                window.offset += count as u64;
+                Ok(())
+            }
+            Err(error) => Err(Fault::Read(error)),
+        }
+    }
+
+    /// Opens a message's file, under its new name where it was renamed.
+    async fn open_message(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        message: MessageNumber,
+    ) -> Result<Handle, MessageError> {
+        let path = snapshot.c_path(message).expect("a message of the snapshot");
+        let error = match self.context.ring.open_message(path).await {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
+        };
+        if error.raw_os_error() != Some(libc::ENOENT) {
+            tracing::warn!("{}: cannot be opened: {error}", show(snapshot, message));
+            return Err(MessageError::from(&error));
+        }
+        let looked_up = Arc::clone(snapshot);
+        let found = ring::blocking(move || maildrop::locate(&looked_up, message)).await;
+        match found {
+            Ok(Some(path)) => {
+                let path = CString::new(path.into_os_string().into_vec());
+                let path = path.expect("a path that a listing gave has no NUL");
+                let opened = self.context.ring.open_message(path).await;
+                opened.map_err(|error| MessageError::from(&error))
+            }
+            Ok(None) => Err(MessageError::Gone),
+            Err(error) => {
+                tracing::warn!("{}: cannot be found: {error}", show(snapshot, message));
+                Err(MessageError::Unreadable)
+            }
+        }
+    }
+}
+
+/// A piece of a message file.
+struct Window {
+    file: Handle,
+    /// The file's size as the snapshot has it.
+    stored: u64,
+    /// Where the octets behind the window begin.
+    offset: u64,
+    octets: Vec<u8>,
+}
+
+/// What can be wrong with a message's file.
+enum Fault {
+    Read(std::io::Error),
+    Truncated { stored: u64, found: u64 },
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Read(error) => write!(f, "cannot be read: {error}"),
+            Fault::Truncated { stored, found } => write!(
+                f,
+                "the file was {stored} octets long when the maildrop was opened and ends at \
+                 {found} now: another program changed it"
+            ),
+        }
+    }
+}
+
+/// The size of an open file, where the kernel knows it without asking a server.
+fn size_of(file: &Handle) -> Option<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(file, c"", flags, StatxFlags::SIZE).ok()?;
+    Some(stat.stx_size)
+}
+
+fn show(snapshot: &Snapshot, message: MessageNumber) -> String {
+    let path = snapshot.path(message).unwrap_or_default();
+    path.display().to_string()
+}

@@ -1,0 +1,70 @@
+//! The two ends of a session's hold on its maildrop.
+
+use std::sync::Arc;
+
+use crate::auth::Account;
+use crate::maildrop::{self, CommitReport, FaultKind, OpenError, Opened};
+use crate::ring;
+use crate::session::{Deletions, Outcome};
+
+use super::Connection;
+
+impl Connection {
+    /// Locks and reads the maildrop of a user who has just logged in.
+    pub(super) async fn open(&mut self, account: Account) -> Outcome {
+        let services = Arc::clone(&self.context.services);
+        let path = match account.mail {
+            Some(path) => path,
+            None => match services
+                .template
+                .expand(&account.user, account.home.as_deref())
+            {
+                Ok(path) => path,
+                Err(error) => {
+                    let refused = Err(OpenError::no_path(&account.user, error));
+                    self.report.opened(&self.context.counters, &refused);
+                    return Outcome::MaildropOpened(
+                        refused.map(|Opened { snapshot, .. }| snapshot),
+                    );
+                }
+            },
+        };
+        let opened = match services.maildrops.open_unchanged(&path) {
+            Ok(Some(opened)) => Ok(opened),
+            Ok(None) => {
+                let maildrops = services.maildrops.clone();
+                ring::blocking(move || maildrops.open(&path)).await
+            }
+            Err(in_use) => Err(OpenError::from(in_use)),
+        };
+        self.report.opened(&self.context.counters, &opened);
+        Outcome::MaildropOpened(opened.map(|Opened { snapshot, lock }| {
+            self.maildrop = Some(super::Maildrop {
+                snapshot: Arc::clone(&snapshot),
+                _lock: lock,
+            });
+            snapshot
+        }))
+    }
+
+    /// Removes what the session has marked (UPDATE, RFC 1939, section 6).
+    pub(super) async fn commit(&mut self, deletions: Deletions) -> Outcome {
+        let Some(maildrop) = &self.maildrop else {
+            unreachable!("messages are removed from an open maildrop");
+        };
+        let snapshot = Arc::clone(&maildrop.snapshot);
+        // One trip for all of them: a removal is a few microseconds, and so is
+        // a trip to a thread.
+        let report: CommitReport =
+            ring::blocking(move || maildrop::remove(&snapshot, deletions.iter())).await;
+        if let Some((count, kind)) = report.failed {
+            let help = match kind {
+                FaultKind::Permanent => "check the owner and the mode of new/ and cur/",
+                FaultKind::Temporary => "they are back in the next session",
+            };
+            let root = maildrop.snapshot.root().display();
+            tracing::warn!("{root}: {count} messages could not be removed; {help}");
+        }
+        Outcome::Committed(report)
+    }
+}

@@ -1,0 +1,244 @@
+//! What a connection tells the counters and the log.
+
+use std::time::Instant;
+
+use crate::auth::{Account, Refusal, UserName};
+use crate::maildrop::{OpenError, Opened};
+use crate::observe::{
+    Ending, FailedLogin, LoginFault, LoginResult, SESSION_TARGET, SessionEnd, ShardWriter, Tally,
+    TlsResult, Verb, Where,
+};
+use crate::session::{self, End, Summary};
+
+use super::link::Broken;
+use super::{Context, Finish};
+
+/// A line that is being answered.
+struct Command {
+    /// None where it is no command.
+    verb: Option<Verb>,
+    /// When the line was complete.
+    since: Instant,
+}
+
+/// One connection's notes.
+pub(super) struct Report {
+    pub(super) at: Where,
+    begun: Instant,
+    command: Option<Command>,
+    /// When the password was given that is being checked.
+    login: Option<Instant>,
+    failed_logins: u32,
+}
+
+impl Report {
+    pub(super) fn new(at: Where, begun: Instant) -> Report {
+        Report {
+            at,
+            begun,
+            command: None,
+            login: None,
+            failed_logins: 0,
+        }
+    }
+
+    pub(super) fn command_begins(&mut self, line: &[u8], now: Instant) {
+        self.command = Some(Command {
+            verb: verb_of(line),
+            since: now,
+        });
+    }
+
+    /// Books the command whose reply is complete, if there is one.
+    pub(super) fn command_ends(&mut self, counters: &ShardWriter) {
+        match self.command.take() {
+            Some(Command {
+                verb: Some(verb),
+                since,
+            }) => counters.command(verb, since.elapsed()),
+            Some(Command { verb: None, .. }) => counters.command_error(),
+            None => {}
+        }
+    }
+
+    /// A password was checked.
+    pub(super) fn login(
+        &mut self,
+        counters: &ShardWriter,
+        user: &UserName,
+        verdict: &Result<Account, Refusal>,
+        begun: Instant,
+    ) {
+        let (result, fault) = match verdict {
+            Ok(_) => {
+                self.login = Some(begun);
+                return;
+            }
+            Err(Refusal::Rejected) => (LoginResult::Rejected, LoginFault::Rejected),
+            Err(Refusal::Disabled(_)) => (LoginResult::Disabled, LoginFault::Disabled),
+            Err(Refusal::Unavailable) => (LoginResult::Unavailable, LoginFault::Unavailable),
+        };
+        counters.login(result, begun.elapsed());
+        self.failed_logins += 1;
+        let line = FailedLogin {
+            user: user.as_bytes(),
+            at: self.at,
+            fault,
+            attempt: self.failed_logins,
+            duration: self.begun.elapsed(),
+        };
+        tracing::info!(target: SESSION_TARGET, "{line}");
+    }
+
+    /// A maildrop was opened, or not, for a user whose password was right.
+    pub(super) fn opened(&mut self, counters: &ShardWriter, opened: &Result<Opened, OpenError>) {
+        let result = match opened {
+            Ok(_) => LoginResult::Accepted,
+            Err(OpenError::InUse(_)) => LoginResult::InUse,
+            Err(error @ (OpenError::Temporary(_) | OpenError::Permanent(_))) => {
+                tracing::warn!("{error}");
+                LoginResult::MaildropFault
+            }
+        };
+        if let Some(since) = self.login.take() {
+            counters.login(result, since.elapsed());
+        }
+    }
+
+    /// The session is over.
+    pub(super) fn ends(&self, context: &Context, summary: &Summary<'_>, finish: &Finish) {
+        if !summary.authenticated {
+            self.stranger(context, finish);
+            return;
+        }
+        let session::Tally {
+            maildrop,
+            retrieved,
+            topped,
+            removed,
+        } = summary.tally;
+        let counters = &context.counters;
+        counters.deleted(removed.messages.into(), removed.octets.get());
+        let duration = self.begun.elapsed();
+        counters.session_ended(ending(finish), duration);
+        let reason = reason(finish);
+        let line = SessionEnd::Authenticated {
+            user: summary.user.map_or(b"", |user| user.as_bytes()),
+            at: self.at,
+            reason: &reason,
+            top: tally(topped),
+            retr: tally(retrieved),
+            deleted: removed.messages.into(),
+            maildrop: tally(maildrop),
+            duration,
+        };
+        tracing::info!(target: SESSION_TARGET, "{line}");
+    }
+
+    /// A connection is over that nobody logged in on.
+    pub(super) fn stranger(&self, context: &Context, finish: &Finish) {
+        let duration = self.begun.elapsed();
+        context.counters.session_ended(ending(finish), duration);
+        let reason = reason(finish);
+        let line = SessionEnd::Stranger {
+            at: self.at,
+            reason: &reason,
+            failures: self.failed_logins,
+            duration,
+        };
+        tracing::info!(target: SESSION_TARGET, "{line}");
+    }
+}
+
+/// Books a TLS handshake.
+pub(super) fn handshake<T>(counters: &ShardWriter, result: &Result<T, Broken>) {
+    counters.tls_handshake(match result {
+        Ok(_) => TlsResult::Completed,
+        Err(_) => TlsResult::Failed,
+    });
+}
+
+fn tally(traffic: session::Traffic) -> Tally {
+    Tally {
+        count: traffic.messages.into(),
+        octets: traffic.octets.get(),
+    }
+}
+
+fn ending(finish: &Finish) -> Ending {
+    match finish {
+        Finish::Ended(End::Quit | End::NotAllRemoved) => Ending::Quit,
+        Finish::Ended(End::Autologout) => Ending::Autologout,
+        Finish::Ended(End::LoginTimeout) | Finish::Broken(Broken::HandshakeTimeout) => {
+            Ending::LoginTimeout
+        }
+        Finish::Ended(End::TooManyBadCommands) => Ending::BadCommands,
+        Finish::Ended(End::TooManyAuthFailures) => Ending::BadLogins,
+        Finish::Broken(Broken::Closed) => Ending::ClientClosed,
+        Finish::Broken(Broken::Lost(_) | Broken::Stalled) => Ending::ConnectionLost,
+        Finish::Broken(Broken::Shutdown) => Ending::Shutdown,
+        Finish::Broken(Broken::Tls(_) | Broken::Injection) => Ending::TlsFault,
+        Finish::Broken(Broken::Message(_)) => Ending::MessageFault,
+    }
+}
+
+/// How it ended, in the words that log readers know where they have them.
+fn reason(finish: &Finish) -> String {
+    match finish {
+        Finish::Ended(End::Quit) => "Logged out".into(),
+        Finish::Ended(End::NotAllRemoved) => "Logged out, not all removed".into(),
+        Finish::Ended(End::Autologout) => "Disconnected for inactivity".into(),
+        Finish::Ended(End::LoginTimeout) => "Login timed out".into(),
+        Finish::Ended(End::TooManyBadCommands) => "Too many invalid commands".into(),
+        Finish::Ended(End::TooManyAuthFailures) => "Too many failed logins".into(),
+        Finish::Broken(Broken::Closed) => "Connection closed".into(),
+        Finish::Broken(Broken::Lost(error)) => format!("Connection lost: {error}"),
+        Finish::Broken(Broken::Stalled) => "Client stopped reading".into(),
+        Finish::Broken(Broken::HandshakeTimeout) => "TLS handshake timed out".into(),
+        Finish::Broken(Broken::Shutdown) => "Server shutting down".into(),
+        Finish::Broken(Broken::Tls(fault)) => format!("TLS failed: {fault}"),
+        Finish::Broken(Broken::Injection) => "Clear text behind STLS".into(),
+        Finish::Broken(Broken::Message(fault)) => format!("Message failed: {fault}"),
+    }
+}
+
+/// The verb of a line, for the counters alone: the session parses it.
+fn verb_of(line: &[u8]) -> Option<Verb> {
+    let end = line.iter().position(|byte| *byte == b' ');
+    let word = &line[..end.unwrap_or(line.len())];
+    let mut verb = [0; 4];
+    for (to, from) in verb.iter_mut().zip(word) {
+        *to = from.to_ascii_uppercase();
+    }
+    Some(match (word.len(), &verb) {
+        (4, b"USER") => Verb::User,
+        (4, b"PASS") => Verb::Pass,
+        (4, b"STAT") => Verb::Stat,
+        (4, b"LIST") => Verb::List,
+        (4, b"RETR") => Verb::Retr,
+        (4, b"DELE") => Verb::Dele,
+        (4, b"NOOP") => Verb::Noop,
+        (4, b"RSET") => Verb::Rset,
+        (4, b"QUIT") => Verb::Quit,
+        (3, b"TOP\0") => Verb::Top,
+        (4, b"UIDL") => Verb::Uidl,
+        (4, b"CAPA") => Verb::Capa,
+        (4, b"STLS") => Verb::Stls,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_are_known_in_any_case_and_nothing_else_is() {
+        assert_eq!(verb_of(b"uIdL"), Some(Verb::Uidl));
+        assert_eq!(verb_of(b"top 1 0"), Some(Verb::Top));
+        assert_eq!(verb_of(b"RETR 1"), Some(Verb::Retr));
+        assert_eq!(verb_of(b"RETRIEVE 1"), None);
+        assert_eq!(verb_of(b"TOPS"), None);
+        assert_eq!(verb_of(b""), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! One executor on one core, with everything its connections need.
+//!
+//! A shard shares no hot memory with another: it has its own listening sockets,
+//! ring, buffers, deadlines, counters and session names. From outside it hears
+//! only [`Order`]s, which a task of its own waits for.
+
+pub mod deadlines;
+mod drain;
+pub mod listener;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use rustls::ServerConfig;
+
+use crate::config::TlsMode;
+use crate::conn::{self, Accepted, Buffers, Services};
+use crate::limits;
+use crate::observe::{AcceptError, SessionIds, ShardWriter};
+use crate::ring::{Handle, Ring};
+use crate::session::Policy;
+
+use self::deadlines::{Alarm, Deadlines};
+pub use self::drain::{Order, Orders};
+use self::drain::{Phase, Roster};
+
+/// A socket of this shard's and what its connections are to be.
+pub struct Listener {
+    /// The listening socket.
+    pub socket: OwnedFd,
+    /// The address it listens on.
+    pub address: SocketAddr,
+    /// What the configuration says of TLS there.
+    pub tls: TlsMode,
+}
+
+/// What a shard is made of. It moves to the shard's thread.
+pub struct Plan {
+    /// Which shard it is, from 0.
+    pub number: usize,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// Its sockets.
+    pub listeners: Vec<Listener>,
+    /// What the operator decided.
+    pub policy: Arc<Policy>,
+    /// What all shards share.
+    pub services: Arc<Services>,
+    /// The certificate, where there is one.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Its counters.
+    pub counters: ShardWriter,
+    /// When the process started.
+    pub started: SystemTime,
+    /// What it is told.
+    pub orders: Arc<Orders>,
+}
+
+/// A shard that runs.
+pub struct Running {
+    thread: glommio::ExecutorJoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    /// Waits for the shard's end.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not start, or why its ring failed.
+    pub fn join(self) -> io::Result<()> {
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    }
+}
+
+/// Starts a shard on its CPU; `accepting` is called there once it accepts.
+///
+/// # Errors
+///
+/// What the executor says: memlock, descriptors, a CPU that is not ours.
+pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Result<Running> {
+    let thread = LocalExecutorBuilder::new(Placement::Fixed(plan.cpu))
+        .name(&format!("shard-{}", plan.number))
+        // The ring beside glommio's moves the octets; glommio's own buffers
+        // stay at their least.
+        .io_memory(64 * 1024)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(limits::POOL_THREADS))
+        .spawn(move || run(plan, accepting))
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Running { thread })
+}
+
+async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
+    let ring = Ring::new()?;
+    let mut driver = pin!(glommio::spawn_local(ring.clone().drive()));
+    let deadlines = Rc::new(Deadlines::new(Instant::now()));
+    let turning = glommio::spawn_local(turn(Rc::clone(&deadlines)));
+    let number = u16::try_from(plan.number).expect("shards are counted in CPUs");
+    let context = Rc::new(conn::Context {
+        ring: ring.clone(),
+        deadlines,
+        policy: plan.policy,
+        services: plan.services,
+        tls: plan.tls,
+        counters: plan.counters,
+        names: RefCell::new(SessionIds::new(plan.started, number)),
+        buffers: Buffers::default(),
+    });
+    let roster = Rc::new(Roster::default());
+    for listener in plan.listeners {
+        let serving = accept(Rc::clone(&context), Rc::clone(&roster), listener);
+        glommio::spawn_local(serving).detach();
+    }
+    accepting();
+    let mut drained = pin!(drain::obey(&plan.orders, &roster));
+    // The ring fails only where the shard cannot go on.
+    let result = poll_fn(|task| {
+        if drained.as_mut().poll(task).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        driver.as_mut().poll(task)
+    })
+    .await;
+    turning.cancel().await;
+    result
+}
+
+/// Turns the wheel of deadlines whenever one is due.
+async fn turn(deadlines: Rc<Deadlines>) {
+    loop {
+        let mut timer: Option<(Instant, glommio::timer::Timer)> = None;
+        poll_fn(|context| {
+            let Some(next) = deadlines.next(context) else {
+                timer = None;
+                return Poll::Pending;
+            };
+            let wait = next.saturating_duration_since(Instant::now());
+            if timer.as_ref().is_none_or(|(at, _)| *at != next) {
+                timer = Some((next, glommio::timer::Timer::new(wait)));
+            }
+            let (_, timer) = timer.as_mut().expect("set above");
+            pin!(timer).poll(context).map(drop)
+        })
+        .await;
+        deadlines.advance(Instant::now());
+    }
+}
+
+/// Accepts on one socket until the shard drains.
+async fn accept(context: Rc<conn::Context>, roster: Rc<Roster>, listener: Listener) {
+    let Listener {
+        socket,
+        address,
+        tls,
+    } = listener;
+    let mut acceptor = context.ring.accept(Handle::new(socket));
+    loop {
+        let accepted = {
+            let mut next = pin!(acceptor.connection());
+            poll_fn(|task| match roster.poll_phase(task) {
+                Phase::Serving => next.as_mut().poll(task).map(Some),
+                Phase::Draining | Phase::Closing => Poll::Ready(None),
+            })
+            .await
+        };
+        match accepted {
+            None => return,
+            Some(Ok(socket)) => welcome(&context, &roster, socket, address, tls),
+            Some(Err(error)) => {
+                let fault = classify(&error);
+                context.counters.accept_error(fault);
+                if matches!(fault, AcceptError::Descriptors | AcceptError::Memory) {
+                    // The connection waits in the listen queue, and asking again
+                    // at once would only be told the same.
+                    context.counters.listener_backoff();
+                    tracing::warn!(
+                        "{address}: {error}; no connection is accepted for {} ms: raise the limit \
+                         of open files (LimitNOFILE=), or add memory",
+                        ACCEPT_BACKOFF.as_millis()
+                    );
+                    glommio::timer::sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+    }
+}
+
+/// How long a listener waits after the system had no descriptor or memory for a
+/// connection: short enough for a client in its first retry, long enough to cost
+/// nothing.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+
+fn classify(error: &io::Error) -> AcceptError {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => AcceptError::Descriptors,
+        Some(libc::ENOMEM | libc::ENOBUFS) => AcceptError::Memory,
+        Some(libc::ECONNABORTED | libc::EPROTO | libc::ENOTCONN) => AcceptError::Aborted,
+        _ => AcceptError::Other,
+    }
+}
+
+/// Starts the task of a new connection.
+fn welcome(
+    context: &Rc<conn::Context>,
+    roster: &Rc<Roster>,
+    socket: Handle,
+    address: SocketAddr,
+    tls: TlsMode,
+) {
+    // A peer that is gone already has no name.
+    let peer = rustix::net::getpeername(&socket).ok().flatten();
+    let Some(remote) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else {
+        context.counters.accept_error(AcceptError::Aborted);
+        context.ring.close(socket);
+        return;
+    };
+    let local = if address.ip().is_unspecified() {
+        let own = rustix::net::getsockname(&socket).map(SocketAddr::try_from);
+        own.ok().and_then(Result::ok).unwrap_or(address)
+    } else {
+        address
+    };
+    let alarm = Alarm::new(&context.deadlines);
+    let entry = Roster::enter(roster, alarm.watch());
+    let accepted = Accepted {
+        socket,
+        remote,
+        local,
+        tls,
+        alarm,
+    };
+    let serving = conn::serve(Rc::clone(context), accepted);
+    glommio::spawn_local(async move {
+        serving.await;
+        drop(entry);
+    })
+    .detach();
+}
