@@ -1,0 +1,99 @@
+//! `popcore check`: what is wrong with a configuration, without touching
+//! anything that a running server uses.
+//!
+//! Whether an address is free is not tried: to find out is to take it, if only
+//! for a moment.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{Config, ConfigErrors, DirectoryOptions, Shards, TlsMode};
+
+pub(super) fn run(path: &Path) -> ExitCode {
+    let (text, code) = report(path, Config::load(path));
+    print!("{text}");
+    code
+}
+
+fn report(path: &Path, config: Result<Config, ConfigErrors>) -> (String, ExitCode) {
+    match config {
+        Ok(config) => (summary(path, &config), ExitCode::SUCCESS),
+        Err(errors) => (format!("{errors}\n"), ExitCode::FAILURE),
+    }
+}
+
+fn summary(path: &Path, config: &Config) -> String {
+    let mut text = format!("{}: ok\n", path.display());
+    let mut line = |text_of_line: String| {
+        writeln!(text, "  {text_of_line}").expect("a String takes every write");
+    };
+    let shards = match config.server.shards {
+        Shards::Auto => "one shard per CPU".to_owned(),
+        Shards::Count(count) => format!("shards: {count}"),
+    };
+    line(format!("{}, {shards}", config.server.hostname));
+    for listener in &config.listeners {
+        let tls = match listener.tls {
+            TlsMode::None => "without TLS",
+            TlsMode::Starttls => "STLS offered",
+            TlsMode::Implicit => "TLS from the first byte",
+        };
+        line(format!("listens on {}, {tls}", listener.address));
+    }
+    for directory in &config.auth.directories {
+        let DirectoryOptions::PasswdFile { path } = directory;
+        line(format!("users from {}", path.display()));
+    }
+    line(format!("mail in {}", config.maildrop.path));
+    if let Some(run_as) = &config.server.run_as {
+        line(format!("runs as user {}, group {}", run_as.uid, run_as.gid));
+    }
+    if let Some(admin) = &config.admin {
+        line(format!("metrics and health on {}", admin.listen));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_good_file_is_ok_with_its_summary() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("popcore.toml");
+        fs::write(folder.path().join("users"), "").expect("written");
+        let text = "[server]\nhostname = \"h\"\nshards = 2\n\
+                    [[listener]]\naddress = \"127.0.0.1:110\"\n\
+                    [auth]\nplaintext_without_tls = true\n\
+                    [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\
+                    [maildrop]\npath = \"{home}/Maildir\"\n";
+        fs::write(&path, text).expect("written");
+        let (text, code) = report(&path, Config::load(&path));
+        assert_eq!(code, ExitCode::SUCCESS);
+        let (path, users) = (path.display(), folder.path().join("users"));
+        let users = users.display();
+        assert_eq!(
+            text,
+            format!(
+                "{path}: ok\n  h, shards: 2\n  listens on 127.0.0.1:110, without TLS\n  \
+                 users from {users}\n  mail in {{home}}/Maildir\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_faulty_file_lists_its_faults_and_fails() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("popcore.toml");
+        fs::write(&path, "[server]\ncolour = 1\n").expect("written");
+        let (text, code) = report(&path, Config::load(&path));
+        assert_eq!(code, ExitCode::FAILURE);
+        let first = format!("{}:2: server.colour: is not a known key; ", path.display());
+        assert!(text.starts_with(&first), "{text}");
+        assert_eq!(text.lines().count(), 4, "{text}");
+    }
+}

@@ -1,0 +1,75 @@
+//! The command line: one file per subcommand.
+//!
+//! A subcommand says what went wrong on stderr in one line with its remedy, and
+//! ends with exit code 1. Exit code 2 is clap's, for a command line it cannot
+//! read.
+
+mod check;
+mod demo;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A POP3 server: one pinned executor per CPU core, on `io_uring`.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve mail as a configuration file says
+    Serve(ConfigArguments),
+    /// Say what is wrong with a configuration file: key, line and remedy
+    Check(ConfigArguments),
+    /// Serve made-up mail on loopback, without any configuration
+    Demo(demo::DemoArguments),
+}
+
+/// Which configuration file.
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments.config),
+        Command::Check(arguments) => check::run(&arguments.config),
+        Command::Demo(arguments) => demo::run(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_forms_are_read() {
+        for line in [
+            "popcore serve --config popcore.toml",
+            "popcore check --config popcore.toml",
+            "popcore demo",
+            "popcore demo --load --folder x --pop3-port 0 --pop3s-port 0 --admin-port 0",
+        ] {
+            let read = Arguments::try_parse_from(line.split(' '));
+            assert!(read.is_ok(), "{line}: {read:?}");
+        }
+        assert!(Arguments::try_parse_from(["popcore", "serve"]).is_err());
+    }
+}

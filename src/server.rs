@@ -1,0 +1,426 @@
+//! The process: from a valid configuration to its last session.
+//!
+//! Everything that can fail is done before the first client is accepted, in an
+//! order that the kernel and privileges set: limits first, since everything
+//! takes descriptors; then what only root may do (ports, keys); then privileges
+//! go; then threads, which must not have had them.
+//!
+//! The main thread then only waits: for signals and for shards that end. The
+//! first SIGTERM or SIGINT drains, a second closes at once, SIGHUP reads the
+//! users again and reopens the log. A shard that fails takes the others with it:
+//! a supervisor that restarts the process serves everybody, where a process with
+//! a dead shard would refuse a part of its clients for as long as it lives.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::{Gid, Uid};
+use rustix::process::{Resource, Rlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::admin;
+use crate::auth::{self, Broker};
+use crate::config::{Config, DirectoryOptions, RunAs, Shards, TlsMode};
+use crate::conn::Services;
+use crate::limits;
+use crate::maildrop::{Maildrops, Template, TemplateError};
+use crate::observe::{self, Log, Metrics, ShardWriter};
+use crate::ring::{self, RingError};
+use crate::session::Policy;
+use crate::shard::listener::{self, ListenError};
+use crate::shard::{self, Listener, Order, Orders, Plan, Running};
+use crate::tls::{self, CertificateError};
+
+/// What the server listens on, with the ports the kernel chose for port 0.
+#[derive(Debug)]
+pub struct Ready {
+    /// The listeners, in the order of the configuration.
+    pub listeners: Vec<(SocketAddr, TlsMode)>,
+    /// The administrator's listener.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Why the server cannot start or go on. Its text names cause and remedy.
+#[derive(Debug)]
+pub enum ServerError {
+    /// No ring can be had here.
+    Ring(RingError),
+    /// An address cannot be listened on.
+    Listen(ListenError),
+    /// A certificate cannot be served.
+    Certificate(CertificateError),
+    /// The path template cannot be used.
+    Template(TemplateError),
+    /// Privileges cannot be dropped.
+    Privileges(io::Error),
+    /// The log cannot be opened.
+    Log(observe::LogError),
+    /// Users cannot be looked up.
+    Auth(auth::StartError),
+    /// The administrator's listener cannot be opened.
+    Admin(admin::AdminError),
+    /// Signals cannot be received.
+    Signals(io::Error),
+    /// The CPUs of this process cannot be told.
+    Cpus(io::Error),
+    /// A shard could not start or failed.
+    Shard(usize, io::Error),
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerError::Ring(error) => error.fmt(f),
+            ServerError::Listen(error) => error.fmt(f),
+            ServerError::Certificate(error) => error.fmt(f),
+            ServerError::Template(error) => write!(f, "maildrop.path: {error}"),
+            ServerError::Privileges(error) => write!(
+                f,
+                "privileges cannot be dropped: {error}; start as root, or leave server.user and \
+                 server.group out"
+            ),
+            ServerError::Log(error) => error.fmt(f),
+            ServerError::Auth(error) => error.fmt(f),
+            ServerError::Admin(error) => error.fmt(f),
+            ServerError::Signals(error) => write!(f, "signals cannot be received: {error}"),
+            ServerError::Cpus(error) => write!(
+                f,
+                "the CPUs of this process cannot be told: {error}; set server.shards to a number"
+            ),
+            ServerError::Shard(number, error) => write!(f, "shard {number}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// What the main thread waits for.
+enum Event {
+    Signal(i32),
+    /// A shard accepts connections.
+    Accepting,
+    /// A shard has ended.
+    Ended(usize, io::Result<()>),
+}
+
+/// Serves until told to stop; `ready` is called once every shard accepts.
+///
+/// # Errors
+///
+/// Why the server could not start, or which shard failed.
+pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
+    let started = SystemTime::now();
+    raise_descriptor_limit();
+    ring::probe().map_err(ServerError::Ring)?;
+    let cpus = shard_cpus(config.server.shards).map_err(ServerError::Cpus)?;
+    let tls = match config.certificates.first() {
+        Some(certificate) => {
+            let loaded = tls::server_config(&certificate.chain, &certificate.key);
+            Some(loaded.map_err(ServerError::Certificate)?)
+        }
+        None => None,
+    };
+    let (listeners, sockets) = listen(&config, cpus.len())?;
+    if let Some(run_as) = &config.server.run_as {
+        drop_privileges(run_as).map_err(ServerError::Privileges)?;
+    }
+    let log = observe::start_log(&config.log).map_err(ServerError::Log)?;
+    let services = services(&config)?;
+    let (metrics, writers) = metrics(&log, &services, cpus.len());
+    let health = admin::Health::default();
+    let sources = admin::Sources {
+        metrics: Arc::new(move || metrics.expose()),
+        health: health.clone(),
+    };
+    let admin = config.admin.map(|options| admin::start(options, sources));
+    let admin = admin.transpose().map_err(ServerError::Admin)?;
+
+    let (events, inbox) = channel();
+    signals(events.clone()).map_err(ServerError::Signals)?;
+    let policy = Arc::new(policy(&config));
+    let orders: Vec<Arc<Orders>> = cpus.iter().map(|_| Arc::default()).collect();
+    let plans = sockets.into_iter().zip(writers).zip(&cpus).enumerate();
+    for (number, ((listeners, counters), cpu)) in plans {
+        let plan = Plan {
+            number,
+            cpu: *cpu,
+            listeners,
+            policy: Arc::clone(&policy),
+            services: Arc::clone(&services),
+            tls: tls.clone(),
+            counters,
+            started,
+            orders: Arc::clone(&orders[number]),
+        };
+        start_shard(plan, events.clone())?;
+    }
+    let server = Server {
+        inbox,
+        orders,
+        services,
+        log,
+        health,
+        drain: config.server.drain,
+    };
+    server.await_shards(started)?;
+    ready(&Ready {
+        listeners,
+        admin: admin.as_ref().map(admin::AdminHandle::address),
+    });
+    server.serve()
+}
+
+/// The running server as its main thread sees it.
+struct Server {
+    inbox: Receiver<Event>,
+    orders: Vec<Arc<Orders>>,
+    services: Arc<Services>,
+    log: Log,
+    health: admin::Health,
+    drain: Duration,
+}
+
+impl Server {
+    /// Waits until every shard accepts.
+    fn await_shards(&self, started: SystemTime) -> Result<(), ServerError> {
+        let mut accepting = 0;
+        while accepting < self.orders.len() {
+            match self.next() {
+                Event::Accepting => accepting += 1,
+                Event::Ended(number, result) => {
+                    self.order(Order::Close);
+                    let error = result
+                        .err()
+                        .unwrap_or_else(|| io::Error::other("ended early"));
+                    return Err(ServerError::Shard(number, error));
+                }
+                // A signal during the start is one to stop: nobody is served yet.
+                Event::Signal(SIGHUP) => {}
+                Event::Signal(_) => self.order(Order::Close),
+            }
+        }
+        let took = started.elapsed().unwrap_or_default();
+        tracing::info!(
+            "popcore {} serves on {accepting} shards, {} ms after its start",
+            env!("CARGO_PKG_VERSION"),
+            took.as_millis()
+        );
+        Ok(())
+    }
+
+    fn serve(self) -> Result<(), ServerError> {
+        let mut running = self.orders.len();
+        let mut failed = None;
+        let mut closing_at: Option<Instant> = None;
+        while running > 0 {
+            let event = match closing_at {
+                None => self.next(),
+                Some(at) => {
+                    let wait = at.saturating_duration_since(Instant::now());
+                    match self.inbox.recv_timeout(wait) {
+                        Ok(event) => event,
+                        Err(RecvTimeoutError::Timeout) => {
+                            tracing::warn!("the time to drain is over; open sessions are closed");
+                            self.order(Order::Close);
+                            closing_at = None;
+                            continue;
+                        }
+                        Err(RecvTimeoutError::Disconnected) => break,
+                    }
+                }
+            };
+            match event {
+                Event::Signal(SIGHUP) => self.reload(),
+                Event::Signal(_) if closing_at.is_none() && failed.is_none() => {
+                    tracing::info!("stopping: no new sessions; open ones have {:?}", self.drain);
+                    self.health.drain();
+                    self.order(Order::Drain);
+                    closing_at = Some(Instant::now() + self.drain);
+                }
+                Event::Signal(_) => {
+                    tracing::info!("stopping at once");
+                    self.order(Order::Close);
+                }
+                Event::Ended(number, result) => {
+                    running -= 1;
+                    if let Err(error) = result {
+                        tracing::error!("shard {number} failed: {error}; the server stops");
+                        self.order(Order::Close);
+                        failed = Some(ServerError::Shard(number, error));
+                    }
+                }
+                Event::Accepting => {}
+            }
+        }
+        self.services.broker.stop();
+        tracing::info!("stopped");
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn next(&self) -> Event {
+        let event = self.inbox.recv();
+        event.expect("the thread that receives signals never lets go of its end")
+    }
+
+    fn order(&self, order: Order) {
+        for orders in &self.orders {
+            orders.give(order);
+        }
+    }
+
+    /// What SIGHUP asks for. Shards go on meanwhile.
+    fn reload(&self) {
+        self.log.reopen();
+        // The outcome of each directory is in the log.
+        let _ = self.services.broker.reload();
+    }
+}
+
+/// Sockets for every address and shard: the addresses, and each shard's share.
+type Sockets = (Vec<(SocketAddr, TlsMode)>, Vec<Vec<Listener>>);
+
+fn listen(config: &Config, shards: usize) -> Result<Sockets, ServerError> {
+    let mut addresses = Vec::new();
+    let mut per_shard: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
+    for options in &config.listeners {
+        let (address, sockets) =
+            listener::listen(options.address, shards).map_err(ServerError::Listen)?;
+        let tls = options.tls;
+        addresses.push((address, tls));
+        for (own, socket) in per_shard.iter_mut().zip(sockets) {
+            own.push(Listener {
+                socket,
+                address,
+                tls,
+            });
+        }
+    }
+    Ok((addresses, per_shard))
+}
+
+/// Starts a shard, and a thread that says when it has ended.
+fn start_shard(plan: Plan, events: Sender<Event>) -> Result<(), ServerError> {
+    let number = plan.number;
+    let fail = |error| ServerError::Shard(number, error);
+    let accepting = events.clone();
+    let shard: Running = shard::start(plan, move || {
+        // Nobody listens only where the server has given up already.
+        let _ = accepting.send(Event::Accepting);
+    })
+    .map_err(fail)?;
+    let wait = move || {
+        let _ = events.send(Event::Ended(number, shard.join()));
+    };
+    let name = format!("join-{number}");
+    let thread = thread::Builder::new().name(name).spawn(wait);
+    thread.map(drop).map_err(fail)
+}
+
+/// Has SIGTERM, SIGINT and SIGHUP turned into events, from now on.
+fn signals(events: Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let receive = move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("signals".into()).spawn(receive);
+    thread.map(drop)
+}
+
+/// Raises the soft limit of open files to the hard one; where even that fails,
+/// the listeners back off at the limit there is.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+}
+
+/// One CPU for each shard: those of the affinity mask in turn.
+fn shard_cpus(shards: Shards) -> io::Result<Vec<usize>> {
+    let mask = rustix::thread::sched_getaffinity(None)?;
+    let allowed: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|cpu| mask.is_set(*cpu))
+        .collect();
+    let count = match shards {
+        Shards::Auto => allowed.len(),
+        Shards::Count(count) => count.get(),
+    };
+    Ok(allowed.into_iter().cycle().take(count).collect())
+}
+
+/// Groups first, user last: without the user's rights nothing more can be set.
+fn drop_privileges(to: &RunAs) -> io::Result<()> {
+    let groups: Vec<Gid> = to.supplementary.iter().map(|g| Gid::from_raw(*g)).collect();
+    nix::unistd::setgroups(&groups)?;
+    nix::unistd::setgid(Gid::from_raw(to.gid))?;
+    nix::unistd::setuid(Uid::from_raw(to.uid))?;
+    Ok(())
+}
+
+fn services(config: &Config) -> Result<Arc<Services>, ServerError> {
+    let directories = config.auth.directories.iter();
+    let directories = directories.map(|DirectoryOptions::PasswdFile { path }| {
+        let path = path.clone();
+        auth::DirectoryOptions {
+            kind: auth::DirectoryKind::PasswdFile { path },
+        }
+    });
+    let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let options = auth::Options {
+        directories: directories.collect(),
+        threads,
+    };
+    Ok(Arc::new(Services {
+        template: Template::parse(&config.maildrop.path).map_err(ServerError::Template)?,
+        maildrops: Maildrops::new(limits::SNAPSHOT_CACHE),
+        broker: Broker::start(&options).map_err(ServerError::Auth)?,
+    }))
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        hostname: config.server.hostname.clone(),
+        plaintext_without_tls: config.auth.plaintext_without_tls,
+        idle: config.limits.idle,
+        login: config.limits.login,
+        failure_delay: config.auth.failure_delay,
+    }
+}
+
+fn metrics(log: &Log, services: &Arc<Services>, shards: usize) -> (Metrics, Vec<ShardWriter>) {
+    let (mut metrics, writers) = Metrics::new(shards);
+    let dropped = "Log lines that found the log's queue full";
+    metrics.register_counter("log_lines_dropped", dropped, log.dropped());
+    let own = Arc::clone(services);
+    let full = "Logins refused because the queue before the auth threads was full";
+    metrics.register_counter("auth_queue_full", full, move || {
+        let counters = own.broker.counters();
+        counters
+            .rejected_full
+            .load(std::sync::atomic::Ordering::Relaxed)
+    });
+    let own = Arc::clone(services);
+    let waiting = "Logins that wait for an auth thread";
+    metrics.register_gauge("auth_queue_length", waiting, move || {
+        own.broker.queue_length() as u64
+    });
+    let own = Arc::clone(services);
+    let octets = "Octets of memory that cached snapshots of maildrops take";
+    metrics.register_gauge("snapshot_cache_bytes", octets, move || {
+        own.maildrops.cache().memory() as u64
+    });
+    (metrics, writers)
+}
