@@ -12,7 +12,7 @@ use crate::config::{Config, ConfigErrors, DirectoryOptions, Shards, TlsMode};
 
 pub(super) fn run(path: &Path) -> ExitCode {
     let (text, code) = report(path, Config::load(path));
-    print!("{text}");
+    super::say(&text);
     code
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod serve;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,6 +47,13 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
     }
+}
+
+/// Writes to stdout. A reader that went away is no fault of the server, and
+/// `println!` would end the process for it.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

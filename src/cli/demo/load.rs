@@ -100,7 +100,12 @@ impl Generator {
     /// How a person calls it.
     pub(super) fn command_line(&self) -> String {
         match &self.cargo {
-            Some(cargo) => format!("cargo run {} -p {NAME} --", cargo.profile_flag()),
+            Some(cargo) => {
+                let mut words = vec!["cargo", "run"];
+                words.extend(cargo.profile_flags());
+                words.extend(["-p", NAME, "--"]);
+                words.join(" ")
+            }
             None => self.program.display().to_string(),
         }
     }
@@ -134,18 +139,19 @@ impl Generator {
 }
 
 impl Cargo {
-    fn profile_flag(&self) -> String {
-        // The folder of the profile `dev` has another name than the profile.
+    fn profile_flags(&self) -> Vec<&str> {
+        // The folder of the profile `dev`, cargo's own choice, is not its name.
         match self.profile.as_str() {
-            "debug" => "--profile dev".to_owned(),
-            name => format!("--profile {name}"),
+            "debug" => Vec::new(),
+            "release" => vec!["--release"],
+            name => vec!["--profile", name],
         }
     }
 
     fn build(&self) -> Result<(), LoadError> {
         let status = Command::new(&self.program)
             .arg("build")
-            .args(self.profile_flag().split(' '))
+            .args(self.profile_flags())
             .args(["--package", NAME, "--manifest-path"])
             .arg(&self.manifest)
             .status()
@@ -179,11 +185,9 @@ mod tests {
     #[test]
     fn a_demo_run_by_cargo_builds_it_in_its_own_profile() {
         for (folder, expected) in [
-            (
-                "/t/release",
-                "cargo run --profile release -p popcore-loadgen --",
-            ),
-            ("/t/debug", "cargo run --profile dev -p popcore-loadgen --"),
+            ("/t/release", "cargo run --release -p popcore-loadgen --"),
+            ("/t/lto", "cargo run --profile lto -p popcore-loadgen --"),
+            ("/t/debug", "cargo run -p popcore-loadgen --"),
         ] {
             let cargo = Some(("cargo".into(), "/src".into()));
             let generator = Generator::new(Path::new(folder), cargo);

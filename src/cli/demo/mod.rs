@@ -16,6 +16,7 @@ use std::thread::{self, JoinHandle};
 use clap::Args;
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::say;
 use crate::config::{Config, TlsMode};
 use crate::server::{self, Ready};
 use folder::Prepared;
@@ -72,7 +73,7 @@ fn demo(arguments: &DemoArguments) -> Result<(), String> {
             admin: ready.admin,
             loadgen: &generator.command_line(),
         };
-        println!("\n{}", running.instructions());
+        say(&format!("\n{}\n", running.instructions()));
         if load && let Some(target) = running.first(TlsMode::Starttls) {
             load_thread = Some(start_load(generator, target));
         }
@@ -90,8 +91,8 @@ fn demo(arguments: &DemoArguments) -> Result<(), String> {
 /// Makes or finds the folder, writes its settings and reads them back.
 fn prepare(arguments: &DemoArguments, folder: &Path) -> Result<Config, String> {
     match folder::prepare(folder).map_err(|error| error.to_string())? {
-        Prepared::Made => println!("made users and mail in {}", folder.display()),
-        Prepared::Reused => println!("users and mail are in {}", folder.display()),
+        Prepared::Made => say(&format!("made users and mail in {}\n", folder.display())),
+        Prepared::Reused => say(&format!("users and mail are in {}\n", folder.display())),
     }
     let ports = Ports {
         pop3: arguments.pop3_port,
