@@ -265,6 +265,7 @@ impl fmt::Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::sync::LazyLock;
 
     use proptest::prelude::*;
     use regex::Regex;
@@ -278,10 +279,10 @@ mod tests {
     const FAILURE: &str = r"^(?:Aborted login|Disconnected|Remote closed connection|Client has quit the connection)(?:: (?:\w+\([^\):]*\) \w+|[^\(]+))* \((?:auth failed, \d+ attempts(?: in \d+ secs)?|tried to use (?:disabled|disallowed) \S+ auth|proxy dest auth failed)\):(?: user=<(?P<user>[^>]*)>,)?(?: method=\S+,)? rip=(?P<host>[0-9a-f.:]+)(?:[^>]*(?:, session=<\S+>)?)\s*$";
 
     fn banned(line: &str) -> Option<(String, String)> {
-        let prefix = Regex::new(PREFIX).expect("a regex");
-        let content = prefix.captures(line)?["content"].to_owned();
-        let found = Regex::new(FAILURE).expect("a regex");
-        let found = found.captures(&content)?;
+        static PREFIXED: LazyLock<Regex> = LazyLock::new(|| Regex::new(PREFIX).expect("a regex"));
+        static FAILED: LazyLock<Regex> = LazyLock::new(|| Regex::new(FAILURE).expect("a regex"));
+        let content = PREFIXED.captures(line)?["content"].to_owned();
+        let found = FAILED.captures(&content)?;
         Some((found["user"].to_owned(), found["host"].to_owned()))
     }
 

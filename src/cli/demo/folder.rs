@@ -120,8 +120,9 @@ pub(super) enum Prepared {
     Reused,
 }
 
-/// Makes the folder, or finds that it is there.
-pub(super) fn prepare(folder: &Path) -> Result<Prepared, FolderError> {
+/// Makes the folder with so many users for the load generator, or finds that it
+/// is there.
+pub(super) fn prepare(folder: &Path, load_users: u64) -> Result<Prepared, FolderError> {
     match fs::read_dir(folder) {
         Ok(mut entries) => {
             if fs::read(folder.join(MARK)).is_ok_and(|mark| mark == LAYOUT.as_bytes()) {
@@ -137,7 +138,7 @@ pub(super) fn prepare(folder: &Path) -> Result<Prepared, FolderError> {
     let mut name = folder.as_os_str().to_owned();
     name.push(format!(".new-{}", process::id()));
     let beside = PathBuf::from(name);
-    let made = make(&beside).and_then(|()| move_into(&beside, folder));
+    let made = make(&beside, load_users).and_then(|()| move_into(&beside, folder));
     if made.is_err() {
         // What failed is worth reporting; what remains of it is not.
         let _ = fs::remove_dir_all(&beside);
@@ -145,18 +146,18 @@ pub(super) fn prepare(folder: &Path) -> Result<Prepared, FolderError> {
     made.map(|()| Prepared::Made)
 }
 
-fn make(folder: &Path) -> Result<(), FolderError> {
+fn make(folder: &Path, load_users: u64) -> Result<(), FolderError> {
     new_folder(folder)?;
     let (chain, key) = certificate()?;
     write(&folder.join("certificate.pem"), chain.as_bytes())?;
     write(&folder.join("key.pem"), key.as_bytes())?;
-    write(&folder.join("users"), users()?.as_bytes())?;
+    write(&folder.join("users"), users(load_users)?.as_bytes())?;
     let mail = folder.join("mail");
     new_folder(&mail)?;
     for person in PEOPLE {
         mailbox(&mail.join(person.name), &messages::every_kind(person.name))?;
     }
-    for number in 0..LOAD_USERS {
+    for number in 0..load_users {
         let user = format!("user{number}");
         mailbox(&mail.join(&user), &messages::load_mix(&user, number))?;
     }
@@ -180,14 +181,14 @@ fn move_into(from: &Path, to: &Path) -> Result<(), FolderError> {
 
 /// Lines of a passwd-file. Passwords are in it, so that only its owner may read
 /// it.
-fn users() -> Result<String, FolderError> {
+fn users(load_users: u64) -> Result<String, FolderError> {
     let mut text = String::new();
     for person in PEOPLE {
         let hash = hash(person.scheme, person.password)?;
         let (name, scheme) = (person.name, person.scheme.name());
         text.extend([name, ":", scheme, &hash, "\n"]);
     }
-    for number in 0..LOAD_USERS {
+    for number in 0..load_users {
         let (number, scheme) = (number.to_string(), Scheme::Plain.name());
         text.extend(["user", &number, ":", scheme, LOAD_PASSWORD, "\n"]);
     }

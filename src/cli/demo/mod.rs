@@ -19,7 +19,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::say;
 use crate::config::{Config, TlsMode};
 use crate::server::{self, Ready};
-use folder::Prepared;
+use folder::{LOAD_USERS, Prepared};
 use load::{Generator, LoadError};
 use settings::{LogTo, Ports, Running};
 
@@ -64,7 +64,7 @@ fn demo(arguments: &DemoArguments) -> Result<(), String> {
     }
     let folder = std::path::absolute(&arguments.folder)
         .map_err(|error| format!("{}: {error}; name a folder", arguments.folder.display()))?;
-    let config = prepare(arguments, &folder)?;
+    let config = prepare(arguments, &folder, LOAD_USERS)?;
     let (load, mut load_thread) = (arguments.load, None);
     let ready = |ready: &Ready| {
         let running = Running {
@@ -89,8 +89,8 @@ fn demo(arguments: &DemoArguments) -> Result<(), String> {
 }
 
 /// Makes or finds the folder, writes its settings and reads them back.
-fn prepare(arguments: &DemoArguments, folder: &Path) -> Result<Config, String> {
-    match folder::prepare(folder).map_err(|error| error.to_string())? {
+fn prepare(arguments: &DemoArguments, folder: &Path, load_users: u64) -> Result<Config, String> {
+    match folder::prepare(folder, load_users).map_err(|error| error.to_string())? {
         Prepared::Made => say(&format!("made users and mail in {}\n", folder.display())),
         Prepared::Reused => say(&format!("users and mail are in {}\n", folder.display())),
     }
@@ -141,7 +141,7 @@ mod tests {
             pop3s_port: 0,
             admin_port: 0,
         };
-        let config = prepare(&arguments, &folder).expect("valid");
+        let config = prepare(&arguments, &folder, 1).expect("valid");
         assert!(config.auth.plaintext_without_tls);
         assert!(
             config
