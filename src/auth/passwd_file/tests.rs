@@ -1,3 +1,5 @@
+//! The index against the file, reloads under readers, and files nobody wrote.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -231,13 +233,14 @@ proptest! {
         ),
         ending in prop_oneof![Just("\n"), Just("\r\n"), Just("\n\n# comment\n")],
     ) {
-        let text: String = users
+        let lines: Vec<_> = users
             .iter()
             .map(|(name, (password, home))| {
                 let home = home.as_deref().unwrap_or_default();
                 format!("{name}:{{PLAIN}}{password}:8:8::{home}::{ending}")
             })
             .collect();
+        let text = lines.concat();
         let (table, report) = Table::new(Zeroizing::new(text.into()), Path::new("users"));
         prop_assert_eq!(report.users, users.len());
         prop_assert_eq!(report.faults, []);

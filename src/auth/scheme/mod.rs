@@ -196,6 +196,7 @@ fn hex(data: &[u8]) -> Result<Secret, SchemeError> {
             .to_digit(16)
             .and_then(|d| u8::try_from(d).ok())
     };
+    let digit = |b: u8| u8::try_from(char::from(b).to_digit(16)?).ok();
     let (pairs, rest) = data.as_chunks::<2>();
     let mut decoded = Zeroizing::new(Vec::with_capacity(pairs.len()));
     for &[high, low] in pairs {
