@@ -15,7 +15,8 @@ const LONGEST_UIDL: usize = 70;
 pub struct Maildrop {
     messages: u32,
     octets: u64,
-    sizes: Vec<u64>,
+    /// `None`: the row could not be read.
+    sizes: Vec<Option<u64>>,
     /// All UIDLs one after the other, and where each ends.
     uidls: Vec<u8>,
     ends: Vec<usize>,
@@ -48,10 +49,10 @@ impl Maildrop {
         rows as u64 > u64::from(self.messages)
     }
 
-    /// Octets of a message, as LIST had it. `None`: LIST did not name it.
+    /// Octets of a message, as LIST had it. `None`: LIST did not say.
     pub fn octets_of(&self, message: u32) -> Option<u64> {
         let index = usize::try_from(message).ok()?.checked_sub(1)?;
-        self.sizes.get(index).copied()
+        self.sizes.get(index).copied().flatten()
     }
 
     /// The text behind `+OK ` of STAT: two numbers, and anything after a space.
@@ -80,7 +81,7 @@ impl Maildrop {
             let (octets, rest) = number(rest)?;
             (rest.is_empty() || rest.starts_with(b" ")).then_some(octets)
         });
-        self.sizes.push(octets.unwrap_or_default());
+        self.sizes.push(octets);
         octets
             .map(|_| ())
             .ok_or_else(|| self.spoil(row, expected, "octets"))
@@ -89,10 +90,8 @@ impl Maildrop {
     /// The end of LIST: as many messages and octets as STAT had.
     pub fn end_list(&mut self) -> Result<(), Fault> {
         let rows = self.sizes.len() as u64;
-        let sum = self
-            .sizes
-            .iter()
-            .fold(0, |sum: u64, size| sum.saturating_add(*size));
+        let sizes = self.sizes.iter().flatten();
+        let sum = sizes.fold(0, |sum: u64, size| sum.saturating_add(*size));
         if std::mem::take(&mut self.spoilt)
             || (rows, sum) == (u64::from(self.messages), self.octets)
         {

@@ -67,10 +67,10 @@ impl Phase {
     }
 }
 
-/// Latencies from 1 us to 10 minutes, in nanoseconds, to three digits.
+/// Latencies from 0.1 us to 10 minutes, in nanoseconds, to three digits.
 fn latencies() -> Histogram<u64> {
     let longest = u64::try_from(Duration::from_mins(10).as_nanos()).expect("fits 64 bits");
-    Histogram::new_with_bounds(1_000, longest, 3).expect("sound bounds")
+    Histogram::new_with_bounds(100, longest, 3).expect("sound bounds")
 }
 
 /// Adds a latency; what is longer than the histogram holds counts as its longest.
