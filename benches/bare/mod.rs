@@ -6,9 +6,9 @@
 //! from the page cache to the socket by sendfile(2). What popcore costs above
 //! it is what users, mailboxes and fairness cost.
 //!
-//! Kernel calls of a poll session: accept4, epoll_ctl, the greeting's send, a
+//! Kernel calls of a poll session: `accept4`, `epoll_ctl`, the greeting's send, a
 //! recv and a send for each of five commands, close: 14, and its share of
-//! epoll_wait. The goodbye and the close go out together. Nothing is asked of
+//! `epoll_wait`. The goodbye and the close go out together. Nothing is asked of
 //! the kernel that the event has not already said.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ const LISTENER: u64 = u64::MAX;
 
 /// What the server answers.
 #[derive(Debug)]
-pub struct Canned {
+pub(crate) struct Canned {
     stat: Vec<u8>,
     list: Vec<u8>,
     uidl: Vec<u8>,
@@ -42,7 +42,7 @@ pub struct Canned {
 impl Canned {
     /// A maildrop of `messages` copies of one message of `octets` octets, lines
     /// of 64 octets, in an unnamed file of the temporary folder.
-    pub fn new(messages: usize, octets: usize) -> io::Result<Self> {
+    pub(crate) fn new(messages: usize, octets: usize) -> io::Result<Self> {
         let mut stat = Vec::new();
         write!(stat, "+OK {messages} {}\r\n", messages * octets)?;
         let mut list = b"+OK\r\n".to_vec();
@@ -50,7 +50,10 @@ impl Canned {
         for number in 1..=messages {
             write!(list, "{number} {octets}\r\n")?;
             // As long as the name of a Maildir file commonly is.
-            write!(uidl, "{number} 1700000000.M{number:06}P4242.mail.example.net\r\n")?;
+            write!(
+                uidl,
+                "{number} 1700000000.M{number:06}P4242.mail.example.net\r\n"
+            )?;
         }
         list.extend_from_slice(b".\r\n");
         uidl.extend_from_slice(b".\r\n");
@@ -98,10 +101,15 @@ enum Answer {
 }
 
 /// Serves until the process is ended.
-pub fn serve(listener: &TcpListener, canned: &Canned) -> io::Result<()> {
+pub(crate) fn serve(listener: &TcpListener, canned: &Canned) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    epoll::add(
+        &epoll,
+        listener,
+        EventData::new_u64(LISTENER),
+        EventFlags::IN,
+    )?;
     let mut connections: HashMap<RawFd, Connection> = HashMap::new();
     let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
     let mut buffer = vec![0; 4096];

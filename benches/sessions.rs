@@ -1,0 +1,264 @@
+//! Whole sessions end to end: popcore beside the floor ([`bare`]), load from
+//! popcore-loadgen.
+//!
+//! Not criterion: what is measured is CPU time of another process, over seconds
+//! of load. Rounds of the servers alternate, because a shared machine drifts by
+//! more than the difference that is looked for, and the median round is shown.
+//! Every reply of every session is checked by the generator; a single failed
+//! session fails the bench. See benches/README.md for the commands.
+
+#[path = "bare/mod.rs"]
+mod bare;
+#[path = "rig/mod.rs"]
+mod rig;
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use rig::{Load, Result, Round, Server};
+
+/// The CPU of a server with one shard, and of the floor.
+const SERVER_CPU: usize = 0;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Option<Bench>,
+    #[command(flatten)]
+    settings: Settings,
+    /// One short round of each, to see that it works
+    #[arg(long, global = true)]
+    test: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Settings {
+    /// Rounds of each server and profile
+    #[arg(long, global = true, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of load in a round
+    #[arg(long, global = true, default_value_t = 5.0)]
+    seconds: f64,
+    /// Sessions at a time [default: 32; idle: 10000]
+    #[arg(long, global = true)]
+    sessions: Option<usize>,
+    /// Messages in each mailbox
+    #[arg(long, global = true, default_value_t = 20)]
+    messages: usize,
+    /// Measure this server, which runs already, in popcore's place
+    #[arg(long, global = true, value_name = "ADDRESS", requires_all = ["subject_pid", "subject_users", "subject_password"])]
+    subject: Option<SocketAddr>,
+    /// Its process
+    #[arg(long, global = true, value_name = "PID")]
+    subject_pid: Option<u32>,
+    /// Its users, as the generator's --users
+    #[arg(long, global = true, value_name = "TEMPLATE")]
+    subject_users: Option<String>,
+    /// Their password
+    #[arg(long, global = true, value_name = "TEXT")]
+    subject_password: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Be the floor
+    Bare {
+        /// 0: any; the address is printed
+        #[arg(long)]
+        port: u16,
+    },
+    /// The server's own memory by idle session
+    Idle,
+    /// CPU time by poll session with one shard and with two
+    Shards,
+}
+
+fn main() -> ExitCode {
+    // cargo bench adds --bench behind the arguments, where clap would take it
+    // for the name of a bench.
+    let arguments = std::env::args().filter(|argument| argument != "--bench");
+    let mut arguments = Arguments::parse_from(arguments);
+    if arguments.test {
+        arguments.settings.rounds = 1;
+        arguments.settings.seconds = arguments.settings.seconds.min(1.0);
+    }
+    let settings = &arguments.settings;
+    let done = match arguments.bench {
+        None => compare(settings),
+        Some(Bench::Bare { port }) => be_bare(port, settings.messages),
+        Some(Bench::Idle) => idle(settings, arguments.test),
+        Some(Bench::Shards) => shards(settings),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("sessions: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn be_bare(port: u16, messages: usize) -> Result<()> {
+    let failed = |e: std::io::Error| format!("bare: {e}");
+    let listener = TcpListener::bind(("127.0.0.1", port)).map_err(failed)?;
+    println!("{}", listener.local_addr().map_err(failed)?);
+    let canned = bare::Canned::new(messages, rig::message_octets()).map_err(failed)?;
+    bare::serve(&listener, &canned).map_err(failed)
+}
+
+/// Users for so many sessions at a time: twice as many, so that no user logs in
+/// again in the moment after the last QUIT.
+fn users_for(sessions: usize) -> usize {
+    sessions * 2
+}
+
+impl Settings {
+    /// The server that somebody else started, where one is named.
+    fn subject(&self) -> Option<Server> {
+        let (users, password) = (self.subject_users.clone()?, self.subject_password.clone()?);
+        Some(rig::already_running(
+            self.subject?,
+            self.subject_pid?,
+            users,
+            password,
+        ))
+    }
+}
+
+/// popcore and the floor, profiles poll and login.
+fn compare(settings: &Settings) -> Result<()> {
+    let sessions = settings.sessions.unwrap_or(32);
+    let users = users_for(sessions);
+    let folder = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
+    let server = if let Some(subject) = settings.subject() {
+        subject
+    } else {
+        rig::make_mail(folder.path(), users, settings.messages)?;
+        rig::start_popcore("popcore", folder.path(), 1, users)?
+    };
+    let servers = [
+        rig::start_bare(SERVER_CPU, users, settings.messages)?,
+        server,
+    ];
+    for profile in ["poll", "login"] {
+        let load = Load {
+            profile,
+            sessions,
+            seconds: settings.seconds,
+            cpus: "1",
+        };
+        print_table(profile, &interleave(&servers, &load, settings.rounds)?);
+    }
+    Ok(())
+}
+
+/// One shard and two, profile poll. The generator runs on both CPUs in both
+/// cases, so that what it does to the server's caches is the same.
+fn shards(settings: &Settings) -> Result<()> {
+    let sessions = settings.sessions.unwrap_or(32);
+    let users = users_for(sessions);
+    let folder = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
+    rig::make_mail(folder.path(), users, settings.messages)?;
+    let load = Load {
+        profile: "poll",
+        sessions,
+        seconds: settings.seconds,
+        cpus: "0,1",
+    };
+    let mut results = Vec::new();
+    // The two never serve at a time, and each is there for its round only: a
+    // shard more that sleeps would be a shard less of cache.
+    for _ in 0..settings.rounds {
+        for (at, (name, shards)) in [("1 shard", 1), ("2 shards", 2)].into_iter().enumerate() {
+            let server = rig::start_popcore(name, folder.path(), shards, users)?;
+            // The first logins make the snapshots, which is not what is asked.
+            let warm = Load {
+                seconds: load.seconds / 5.0,
+                ..load
+            };
+            rig::load(&server, &warm)?;
+            let round = rig::load(&server, &load)?;
+            if results.len() <= at {
+                results.push((name, Vec::new()));
+            }
+            results[at].1.push(round);
+        }
+    }
+    print_table("poll", &results);
+    Ok(())
+}
+
+/// Memory by idle session.
+fn idle(settings: &Settings, test: bool) -> Result<()> {
+    let sessions = settings.sessions.unwrap_or(if test { 100 } else { 10_000 });
+    let folder = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
+    let server = if let Some(subject) = settings.subject() {
+        subject
+    } else {
+        rig::make_mail(folder.path(), sessions, settings.messages)?;
+        rig::start_popcore("popcore", folder.path(), 1, sessions)?
+    };
+    let load = Load {
+        profile: "idle",
+        sessions,
+        seconds: settings.seconds,
+        cpus: "1",
+    };
+    let round = rig::load(&server, &load)?;
+    println!(
+        "{}: {sessions} idle sessions of {} messages: {:.0} bytes of its own memory each, {:.1} MiB in all",
+        server.name, settings.messages, round.idle_bytes, round.memory_mib
+    );
+    Ok(())
+}
+
+type Results = Vec<(&'static str, Vec<Round>)>;
+
+/// A B A B and so on, after one short round of each that is thrown away.
+fn interleave(servers: &[Server], load: &Load, rounds: usize) -> Result<Results> {
+    let mut results: Results = servers
+        .iter()
+        .map(|server| (server.name, Vec::new()))
+        .collect();
+    let warm = Load {
+        seconds: load.seconds / 5.0,
+        ..*load
+    };
+    for server in servers {
+        rig::load(server, &warm)?;
+    }
+    for _ in 0..rounds {
+        for (server, (_, rounds)) in servers.iter().zip(&mut results) {
+            rounds.push(rig::load(server, load)?);
+        }
+    }
+    Ok(results)
+}
+
+/// A row a server; ratios are to the first.
+fn print_table(profile: &str, results: &[(&'static str, Vec<Round>)]) {
+    println!(
+        "{profile:<10}{:>16}{:>8}{:>14}{:>18}{:>14}",
+        "server us", "ratio", "sessions/s", "generator us", "own MiB"
+    );
+    let Some(floor) = results
+        .first()
+        .map(|(_, rounds)| rig::median(rounds).server_us)
+    else {
+        return;
+    };
+    for (name, rounds) in results {
+        let round = rig::median(rounds);
+        println!(
+            "{name:<10}{:>16.1}{:>8.2}{:>14.0}{:>18.1}{:>14.1}",
+            round.server_us,
+            round.server_us / floor,
+            round.rate,
+            round.generator_us,
+            round.memory_mib
+        );
+    }
+    println!();
+}
