@@ -131,17 +131,25 @@ pub fn run(plan: &Plan, server_pids: &[u32]) -> Result<Outcome, String> {
     })
 }
 
-/// One thread's part.
+/// One thread's part. A thread that cannot play its part ends the run.
 fn play(plan: &Plan, shared: &Shared, number: usize) -> Result<Record, String> {
-    if !plan.cpus.is_empty() {
-        let cpu = plan.cpus[number % plan.cpus.len()];
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        sched_setaffinity(None, &set)
-            .map_err(|e| format!("--cpu {cpu}: {}", io::Error::from(e)))?;
+    let played = pin(plan, number).and_then(|()| {
+        let engine = Engine::new(plan, shared, number).and_then(Engine::run);
+        engine.map_err(|e| format!("epoll: {e}"))
+    });
+    if played.is_err() {
+        shared.stop.store(true, Relaxed);
     }
-    let engine = Engine::new(plan, shared, number).and_then(Engine::run);
-    engine.map_err(|e| format!("epoll: {e}"))
+    played
+}
+
+fn pin(plan: &Plan, number: usize) -> Result<(), String> {
+    let Some(cpu) = plan.cpus.iter().cycle().nth(number) else {
+        return Ok(());
+    };
+    let mut set = CpuSet::new();
+    set.set(*cpu);
+    sched_setaffinity(None, &set).map_err(|e| format!("--cpu {cpu}: {}", io::Error::from(e)))
 }
 
 /// What was seen while sessions were held idle.

@@ -254,22 +254,38 @@ fn a_target_that_is_not_there_ends_the_run_at_once() {
 }
 
 #[test]
-fn a_dead_server_is_not_hammered() {
+fn a_server_that_refuses_is_not_hammered() {
     let server = FakeServer::start(|command| match command {
         "PASS pw" => Answer::say("-ERR no\r\n"),
         _ => honest(command),
     });
-    // One session must live, or the run ends by itself.
-    let run = run(
-        &server.address(),
-        "--profile poll --sessions 20 --users u{0..19} --duration 2",
-    );
+    // One user gets in, for a run without a single success ends by itself.
+    let users = tempfile::NamedTempFile::new().expect("a temporary file");
+    let refused = (1..20).map(|n| format!("refused{n}\n"));
+    let text = std::iter::once("welcome:other\n".to_owned()).chain(refused);
+    std::fs::write(users.path(), text.collect::<String>()).expect("written");
+    let file = users.path().display();
+    let arguments = format!("--profile poll --sessions 20 --users-file {file} --duration 2");
+    let run = run(&server.address(), &arguments);
     assert_eq!(run.code, Some(1));
-    let tried = run.number("/failed_sessions");
+    assert!(run.number("/sessions") > 0, "{}", run.shown);
+    // At 0, 0.1, 0.3, 0.7 and 1.5 s, and not before.
+    let tried = run.count("login-refused");
     assert!(
-        (20..=140).contains(&tried),
+        (20..=19 * 5).contains(&tried),
         "{tried} attempts in two seconds"
     );
+}
+
+#[test]
+fn a_cpu_that_is_not_there_ends_the_run_at_once() {
+    let server = FakeServer::start(honest);
+    let arguments = "--profile poll --sessions 2 --users u{0..1} --duration 600 --cpu 0,1023";
+    let started = Instant::now();
+    let run = run(&server.address(), arguments);
+    assert_eq!(run.code, Some(1));
+    assert!(run.shown.contains("--cpu 1023"), "{}", run.shown);
+    assert!(started.elapsed() < Duration::from_mins(1));
 }
 
 #[test]
