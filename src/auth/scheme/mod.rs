@@ -191,11 +191,6 @@ fn base64(data: &[u8]) -> Result<Secret, SchemeError> {
 }
 
 fn hex(data: &[u8]) -> Result<Secret, SchemeError> {
-    let digit = |b: u8| {
-        char::from(b)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
     let digit = |b: u8| u8::try_from(char::from(b).to_digit(16)?).ok();
     let (pairs, rest) = data.as_chunks::<2>();
     let mut decoded = Zeroizing::new(Vec::with_capacity(pairs.len()));
