@@ -23,8 +23,10 @@ impl Maildrop {
         for part in ["new", "cur", "tmp"] {
             fs::create_dir_all(path.join(part)).expect("a folder");
         }
-        let _folder = folder;
-        Self { _folder, path }
+        Self {
+            _folder: folder,
+            path,
+        }
     }
 
     fn write(&self, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
@@ -277,7 +279,7 @@ fn a_message_that_may_not_be_read_fails_the_login() {
     let maildrop = Maildrop::new();
     maildrop.write("new/1.a", "x\n");
     let path = maildrop.path.join("new/1.a");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("it is ours");
     match open(&maildrop.path, None) {
         Ok(snapshot) => {
             assert!(rustix::process::geteuid().is_root(), "only root reads it");
