@@ -106,12 +106,18 @@ fn first_scans(criterion: &mut Criterion) {
 fn freshness(criterion: &mut Criterion) {
     let folder = maildir(20);
     let snapshot = settled(folder.path());
+    // A rename anywhere on the machine at the wrong moment makes the kernel's cache
+    // miss: allowed, but not often.
+    let (mut checks, mut misses) = (0_u64, 0_u64);
     criterion.bench_function("freshness check", |bencher| {
         bencher.iter(|| {
             let freshness = current_without_blocking(black_box(&snapshot));
-            assert_eq!(freshness, Freshness::Fresh);
+            assert_ne!(freshness, Freshness::Changed);
+            checks += 1;
+            misses += u64::from(freshness == Freshness::Unknown);
         });
     });
+    assert!(misses * 100 <= checks, "{misses} of {checks} missed");
 }
 
 criterion_group!(benches, freshness, first_scans);

@@ -106,8 +106,13 @@ fn micros(field: &[u8]) -> Option<u32> {
 /// The order of two messages: by moment, then base name, then unique name. Two
 /// of equal order carry the same unique name.
 pub(super) fn compare(a: (Moment, &[u8]), b: (Moment, &[u8])) -> Ordering {
-    let by_moment = a.0.cmp(&b.0);
-    by_moment.then_with(|| base(a.1).cmp(base(b.1)).then_with(|| a.1.cmp(b.1)))
+    a.0.cmp(&b.0).then_with(|| {
+        // The usual case of two listings laid over each other.
+        if a.1 == b.1 {
+            return Ordering::Equal;
+        }
+        base(a.1).cmp(base(b.1)).then_with(|| a.1.cmp(b.1))
+    })
 }
 
 fn base(unique: &[u8]) -> &[u8] {

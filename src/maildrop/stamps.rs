@@ -138,7 +138,8 @@ pub enum Freshness {
     Fresh,
     /// List the maildrop again.
     Changed,
-    /// It cannot be told without waiting: ask on the pool.
+    /// It cannot be told without waiting: ask on the pool. Also, seldom, because
+    /// a rename elsewhere on the machine made the kernel's cache miss.
     Unknown,
 }
 

@@ -289,6 +289,17 @@ fn a_message_that_may_not_be_read_fails_the_login() {
     }
 }
 
+/// What the shard's check tells once it tells something: a rename anywhere on the
+/// machine at the wrong moment makes the kernel's cache miss.
+fn told(snapshot: &Snapshot) -> Freshness {
+    loop {
+        match current_without_blocking(snapshot) {
+            Freshness::Unknown => thread::yield_now(),
+            told => return told,
+        }
+    }
+}
+
 #[test]
 fn an_unchanged_maildrop_is_fresh_and_any_change_is_seen() {
     type Change = fn(&Maildrop);
@@ -314,7 +325,7 @@ fn an_unchanged_maildrop_is_fresh_and_any_change_is_seen() {
         let maildrop = Maildrop::new();
         maildrop.write("cur/1.a:2,", "x\n");
         let snapshot = maildrop.open_settled();
-        assert_eq!(current_without_blocking(&snapshot), Freshness::Fresh);
+        assert_eq!(told(&snapshot), Freshness::Fresh);
         assert_eq!(current(&snapshot), Freshness::Fresh);
         change(&maildrop);
         // A name that is gone may be gone from the kernel's cache as well.
@@ -339,10 +350,11 @@ fn a_link_that_leads_elsewhere_by_now_is_a_change() {
         }
         thread::yield_now();
     };
-    assert_eq!(current_without_blocking(&snapshot), Freshness::Fresh);
+    assert_eq!(told(&snapshot), Freshness::Fresh);
     fs::remove_file(&link).expect("it is there");
     symlink(&other.path, &link).expect("a link");
-    assert_eq!(current_without_blocking(&snapshot), Freshness::Changed);
+    assert_ne!(current_without_blocking(&snapshot), Freshness::Fresh);
+    assert_eq!(current(&snapshot), Freshness::Changed);
 }
 
 #[test]
