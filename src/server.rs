@@ -115,7 +115,7 @@ enum Event {
 /// # Errors
 ///
 /// Why the server could not start, or which shard failed.
-pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
+pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
     let started = SystemTime::now();
     raise_descriptor_limit();
     ring::probe().map_err(ServerError::Ring)?;
@@ -127,12 +127,12 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerError
         }
         None => None,
     };
-    let (listeners, sockets) = listen(&config, cpus.len())?;
+    let (listeners, sockets) = listen(config, cpus.len())?;
     if let Some(run_as) = &config.server.run_as {
         drop_privileges(run_as).map_err(ServerError::Privileges)?;
     }
     let log = observe::start_log(&config.log).map_err(ServerError::Log)?;
-    let services = services(&config)?;
+    let services = services(config)?;
     let (metrics, writers) = metrics(&log, &services, cpus.len());
     let health = admin::Health::default();
     let sources = admin::Sources {
@@ -144,7 +144,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerError
 
     let (events, inbox) = channel();
     signals(events.clone()).map_err(ServerError::Signals)?;
-    let policy = Arc::new(policy(&config));
+    let policy = Arc::new(policy(config));
     let orders: Vec<Arc<Orders>> = cpus.iter().map(|_| Arc::default()).collect();
     let plans = sockets.into_iter().zip(writers).zip(&cpus).enumerate();
     for (number, ((listeners, counters), cpu)) in plans {

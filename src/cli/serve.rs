@@ -16,7 +16,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match server::run(config, |_| {}) {
+    match server::run(&config, |_| {}) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("popcore: {error}");

@@ -1,90 +1,119 @@
-//! UPDATE: removing what a session has marked (RFC 1939, section 6).
+//! Removing messages at QUIT (RFC 1939, section 6). BLOCKING.
 //!
-//! Removal is by name in the directory itself, never through a link. A message
-//! that is not under its name was renamed or removed by another program: it is
-//! looked for by unique name and inode, and if it is nowhere, it is what the
-//! client asked for. What fails leaves the others alone, so that one call, cut
-//! off anywhere, has removed nothing that was not marked.
+//! A message that is not under its listed name was renamed or is gone. The former
+//! are looked for together, one listing for all of them, by unique name and inode;
+//! the latter count as removed: the client asked for nothing else. So a commit may
+//! be repeated, and a crash in its midst leaves what was not reached yet.
 
-use std::os::fd::AsFd;
+use std::collections::HashMap;
+use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use super::error::{CommitReport, FaultKind, OpenError};
-use super::listing::{Folders, Root};
-use super::scan::locate;
-use super::snapshot::Snapshot;
+use super::listing::{Buffers, Folders, Root};
+use super::snapshot::{Folder, Snapshot};
+use super::stamps::Stamps;
+use crate::limits;
 use crate::proto::MessageNumber;
 
-/// Removes `messages` of a maildrop that this session holds. BLOCKING.
-pub fn remove(snapshot: &Snapshot, messages: impl Iterator<Item = MessageNumber>) -> CommitReport {
+/// Removes these messages' files, whatever other programs renamed them to.
+pub fn remove(
+    snapshot: &Snapshot,
+    messages: impl IntoIterator<Item = MessageNumber>,
+) -> CommitReport {
     let mut report = CommitReport::default();
-    let folders = match open(snapshot) {
-        Ok(Some(folders)) => folders,
-        // The maildrop is gone and so is everything in it.
-        Ok(None) => {
-            report.removed = messages.count().try_into().unwrap_or(u32::MAX);
-            return report;
-        }
-        Err(error) => {
-            let count = messages.count().try_into().unwrap_or(u32::MAX);
-            report.failed = Some((count, blame(&error)));
-            return report;
-        }
-    };
+    let mut wanted = Wanted::new();
+    let opened = Root::open(snapshot.root())
+        .and_then(|root| root.map(|r| Ok((r.folders()?, r))).transpose());
     for message in messages {
-        match remove_one(snapshot, &folders, message) {
-            Ok(()) => report.removed += 1,
-            Err(kind) => {
-                let (failed, first) = report.failed.unwrap_or((0, kind));
-                report.failed = Some((failed + 1, first));
-            }
+        let (Some(folder), Some(name)) = (snapshot.folder(message), snapshot.name(message)) else {
+            continue;
+        };
+        match &opened {
+            Ok(Some((folders, _))) => match unlink(folders, folder, name) {
+                Err(Errno::NOENT) => {
+                    let unique = snapshot.unique_name(message).unwrap_or_default();
+                    let inode = snapshot.inode(message).unwrap_or_default();
+                    wanted.entry(inode).or_default().push(unique);
+                }
+                result => report.note(result.map_err(FaultKind::of)),
+            },
+            Ok(None) => report.note(Ok(())),
+            Err(error) => report.note(Err(blame(error))),
         }
+    }
+    if let Ok(Some((_, root))) = &opened
+        && !wanted.is_empty()
+    {
+        remove_renamed(root, &mut wanted, &mut report);
     }
     report
 }
 
-fn open(snapshot: &Snapshot) -> Result<Option<Folders>, OpenError> {
-    match Root::open(snapshot.root())? {
-        Some(root) => root.folders().map(Some),
-        None => Ok(None),
-    }
-}
+/// Unique names by inode: what is looked for. A message in here is one whose
+/// listed name is gone.
+type Wanted<'a> = HashMap<u64, Vec<&'a [u8]>>;
 
-fn remove_one(
-    snapshot: &Snapshot,
-    folders: &Folders,
-    message: MessageNumber,
-) -> Result<(), FaultKind> {
-    let (Some(folder), Some(name)) = (snapshot.folder(message), snapshot.name(message)) else {
-        unreachable!("a session marks messages of its snapshot");
-    };
-    let unlinked = match folders.fd(folder) {
-        Some(directory) => unlinkat(directory.as_fd(), name, AtFlags::empty()),
-        None => Err(Errno::NOENT),
-    };
-    match unlinked {
-        Ok(()) => Ok(()),
-        Err(Errno::NOENT) => remove_renamed(snapshot, message),
-        Err(errno) => Err(FaultKind::of(errno)),
-    }
-}
-
-/// Removes a message that is not where the snapshot saw it. Between finding and
-/// removing it may be renamed again, hence more than one try.
-fn remove_renamed(snapshot: &Snapshot, message: MessageNumber) -> Result<(), FaultKind> {
-    for _ in 0..crate::limits::QUIET_LISTINGS {
-        let Some(path) = locate(snapshot, message).map_err(|error| blame(&error))? else {
-            return Ok(());
-        };
-        match rustix::fs::unlink(&path) {
-            Ok(()) => return Ok(()),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(FaultKind::of(errno)),
+/// Removes what other programs renamed, wherever it is now. Who is shown by no
+/// whole listing is gone; the removals just made leave the stamps young, so it is
+/// mostly two listings in a row with the same stamps that prove it.
+fn remove_renamed(root: &Root, wanted: &mut Wanted<'_>, report: &mut CommitReport) {
+    let mut buffers = Buffers::new();
+    let mut failure = FaultKind::Temporary;
+    let mut young = None;
+    for _ in 0..limits::QUIET_LISTINGS {
+        let now = SystemTime::now();
+        match pass(root, wanted, report, &mut buffers) {
+            Ok(Some(stamps)) if young == Some(stamps) || stamps.are_settled(now) => {
+                let gone = wanted.drain().flat_map(|(_, names)| names);
+                gone.for_each(|_| report.note(Ok(())));
+            }
+            Ok(stamps) => young = stamps,
+            Err(error) => failure = blame(&error),
+        }
+        if wanted.is_empty() {
+            return;
         }
     }
-    Err(FaultKind::Temporary)
+    let left = wanted.drain().flat_map(|(_, names)| names);
+    left.for_each(|_| report.note(Err(failure)));
+}
+
+/// One listing, and the removal of who is wanted in it. The stamps are there if
+/// nothing changed meanwhile.
+fn pass(
+    root: &Root,
+    wanted: &mut Wanted<'_>,
+    report: &mut CommitReport,
+    buffers: &mut Buffers,
+) -> Result<Option<Stamps>, OpenError> {
+    let before = root.stamps()?;
+    let folders = root.folders()?;
+    let listed = folders.list(root.path(), buffers)?;
+    let mut whole = before == root.stamps()?;
+    for member in listed.members() {
+        let Some(names) = wanted.get_mut(&member.inode) else {
+            continue;
+        };
+        let Some(at) = names.iter().position(|name| *name == member.unique) else {
+            continue;
+        };
+        whole = false;
+        match unlink(&folders, member.folder, member.name) {
+            Err(Errno::NOENT) => continue,
+            result => report.note(result.map_err(FaultKind::of)),
+        }
+        names.swap_remove(at);
+    }
+    wanted.retain(|_, names| !names.is_empty());
+    Ok(whole.then_some(before))
+}
+
+fn unlink(folders: &Folders, folder: Folder, name: &[u8]) -> Result<(), Errno> {
+    let fd = folders.fd(folder).ok_or(Errno::NOENT)?;
+    unlinkat(fd, name, AtFlags::empty())
 }
 
 fn blame(error: &OpenError) -> FaultKind {
@@ -94,92 +123,92 @@ fn blame(error: &OpenError) -> FaultKind {
     }
 }
 
+impl CommitReport {
+    fn note(&mut self, result: Result<(), FaultKind>) {
+        match (result, &mut self.failed) {
+            (Ok(()), _) => self.removed += 1,
+            (Err(_), Some((count, _))) => *count += 1,
+            (Err(kind), failed) => *failed = Some((1, kind)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
+    use std::path::Path;
 
     use super::*;
+    use crate::maildrop::open;
 
-    fn maildrop(count: usize) -> (tempfile::TempDir, PathBuf, Snapshot) {
+    fn maildrop(names: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("ann");
         for part in ["new", "cur"] {
-            fs::create_dir_all(path.join(part)).expect("a folder");
+            fs::create_dir(folder.path().join(part)).expect("a folder");
         }
-        for n in 1..=count {
-            fs::write(path.join(format!("new/{n}.m")), "x\n").expect("a message");
+        for name in names {
+            fs::write(folder.path().join(name), name).expect("a message");
         }
-        let snapshot = super::super::open(&path, None).expect("it opens");
-        (folder, path, snapshot)
+        folder
     }
 
-    fn numbers(numbers: &[u32]) -> Vec<MessageNumber> {
-        let number = |n: &u32| MessageNumber::new(*n).expect("not 0");
-        numbers.iter().map(number).collect()
-    }
-
-    fn left(path: &std::path::Path) -> Vec<String> {
-        let mut names: Vec<String> = ["new", "cur"]
-            .iter()
-            .flat_map(|part| fs::read_dir(path.join(part)).expect("a folder"))
-            .map(|entry| entry.expect("an entry").file_name())
-            .map(|name| name.into_string().expect("UTF-8"))
-            .collect();
-        names.sort();
+    fn left(root: &Path) -> Vec<String> {
+        let snapshot = open(root, None).expect("it opens");
+        let names = (1..).map_while(|n| snapshot.name(MessageNumber::new(n)?));
         names
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    }
+
+    fn numbers<const N: usize>(numbers: [u32; N]) -> [MessageNumber; N] {
+        numbers.map(|n| MessageNumber::new(n).expect("not 0"))
     }
 
     #[test]
-    fn what_is_marked_goes_and_nothing_else() {
-        let (_folder, path, snapshot) = maildrop(5);
-        let report = remove(&snapshot, numbers(&[2, 4]).into_iter());
-        let expected = CommitReport {
-            removed: 2,
-            failed: None,
-        };
-        assert_eq!(report, expected);
-        assert_eq!(left(&path), ["1.m", "3.m", "5.m"]);
-    }
-
-    #[test]
-    fn a_message_that_was_renamed_goes_and_one_that_is_gone_counts() {
-        let (_folder, path, snapshot) = maildrop(3);
-        fs::rename(path.join("new/1.m"), path.join("cur/1.m:2,S")).expect("renamed");
-        fs::remove_file(path.join("new/2.m")).expect("removed");
-        let report = remove(&snapshot, numbers(&[1, 2]).into_iter());
+    fn marked_messages_go_and_others_stay() {
+        let folder = maildrop(&["new/1.a", "cur/2.b:2,", "new/3.c"]);
+        let snapshot = open(folder.path(), None).expect("it opens");
+        let report = remove(&snapshot, numbers([1, 2]));
         assert_eq!((report.removed, report.failed), (2, None));
-        assert_eq!(left(&path), ["3.m"]);
+        assert_eq!(left(folder.path()), ["3.c"]);
     }
 
     #[test]
-    fn a_file_that_took_a_message_s_name_with_another_inode_stays() {
-        let (_folder, path, snapshot) = maildrop(1);
-        fs::remove_file(path.join("new/1.m")).expect("removed");
-        // Keeps the freed inode from being given to the next file.
-        fs::write(path.join("cur/other"), "").expect("a file");
-        fs::write(path.join("cur/1.m:2,"), "another").expect("a message");
-        let report = remove(&snapshot, numbers(&[1]).into_iter());
-        assert_eq!((report.removed, report.failed), (1, None));
-        assert_eq!(left(&path), ["1.m:2,", "other"]);
-    }
-
-    #[test]
-    fn a_maildrop_that_is_gone_has_nothing_left_to_remove() {
-        let (_folder, path, snapshot) = maildrop(2);
-        fs::remove_dir_all(&path).expect("removed");
-        let report = remove(&snapshot, numbers(&[1, 2]).into_iter());
+    fn a_renamed_message_goes_and_its_twin_stays() {
+        let folder = maildrop(&["new/1.a", "cur/2.b:2,", "cur/2.b:2,S"]);
+        let root = folder.path();
+        let snapshot = open(root, None).expect("it opens");
+        fs::rename(root.join("new/1.a"), root.join("cur/1.a:2,S")).expect("it is there");
+        let twin = snapshot.path(numbers([2])[0]).expect("in range");
+        fs::rename(twin, root.join("cur/2.b:2,T")).expect("it is there");
+        let report = remove(&snapshot, numbers([1, 2]));
         assert_eq!((report.removed, report.failed), (2, None));
+        let stays = snapshot.name(numbers([3])[0]).expect("in range");
+        assert_eq!(left(root), [String::from_utf8_lossy(stays)]);
     }
 
     #[test]
-    fn failures_are_counted_with_the_blame_of_the_first() {
-        let (_folder, path, snapshot) = maildrop(3);
-        // A directory under a message's name cannot be unlinked (EISDIR).
-        fs::remove_file(path.join("new/2.m")).expect("removed");
-        fs::create_dir(path.join("new/2.m")).expect("a directory");
-        let report = remove(&snapshot, numbers(&[1, 2, 3]).into_iter());
-        assert_eq!(report.removed, 2);
-        assert_eq!(report.failed, Some((1, FaultKind::Permanent)));
+    fn what_is_gone_already_counts_as_removed() {
+        let folder = maildrop(&["new/1.a", "new/2.b"]);
+        let snapshot = open(folder.path(), None).expect("it opens");
+        fs::remove_file(folder.path().join("new/1.a")).expect("it is there");
+        let report = remove(&snapshot, numbers([1, 2]));
+        assert_eq!((report.removed, report.failed), (2, None));
+        fs::remove_dir_all(folder.path()).expect("it is there");
+        assert_eq!(remove(&snapshot, numbers([1, 2])).removed, 2);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_counted_with_its_blame() {
+        let folder = maildrop(&["new/1.a", "new/2.b", "cur/3.c:2,"]);
+        let snapshot = open(folder.path(), None).expect("it opens");
+        for name in ["new/1.a", "new/2.b"] {
+            // A directory by now, which unlink refuses.
+            fs::remove_file(folder.path().join(name)).expect("it is there");
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        let report = remove(&snapshot, numbers([1, 2, 3]));
+        assert_eq!(report.removed, 1);
+        assert_eq!(report.failed, Some((2, FaultKind::Permanent)));
     }
 }

@@ -39,7 +39,7 @@ fn handle(owned: impl Into<OwnedFd>) -> Handle {
 /// Octets in which a lost, doubled or moved one shows.
 fn pattern(octets: u32) -> Vec<u8> {
     (0..octets)
-        .flat_map(|n| n.to_le_bytes())
+        .flat_map(u32::to_le_bytes)
         .take(octets as usize)
         .collect()
 }

@@ -255,7 +255,7 @@ impl Wheel {
             return None;
         }
         let from = self.empty_before.max(self.visited + 1);
-        let next = (from..)
+        let next = (from..from + SLOTS as u64)
             .find(|tick| !self.slots[slot_of(*tick)].is_empty())
             .expect("an entry is in one of the slots of this round");
         self.empty_before = next;
@@ -338,12 +338,12 @@ mod tests {
     fn an_earlier_deadline_is_met_and_a_new_one_quietens_the_signal() {
         let (start, deadlines) = deadlines();
         let alarm = Alarm::new(&deadlines);
-        alarm.set(start + Duration::from_secs(600));
+        alarm.set(start + Duration::from_mins(10));
         alarm.set(start + Duration::from_secs(5));
         assert_eq!(entries(&deadlines), 1);
         deadlines.advance(start + Duration::from_secs(6));
         assert_eq!(signalled(&alarm), Some(Signal::Deadline));
-        alarm.set(start + Duration::from_secs(900));
+        alarm.set(start + Duration::from_mins(15));
         assert_eq!(signalled(&alarm), None);
         deadlines.advance(start + Duration::from_secs(700));
         assert_eq!(signalled(&alarm), None);

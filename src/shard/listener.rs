@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
 /// Silence after which the kernel asks whether the peer is still there.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(2);
 
 /// Time between two such questions.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);

@@ -78,7 +78,7 @@ fn demo(arguments: &DemoArguments) -> Result<(), String> {
             load_thread = Some(start_load(generator, target));
         }
     };
-    server::run(config, ready).map_err(|error| error.to_string())?;
+    server::run(&config, ready).map_err(|error| error.to_string())?;
     match load_thread {
         None => Ok(()),
         Some(thread) => {
