@@ -66,8 +66,6 @@ fn users(stored: impl Fn(usize) -> String) -> NamedTempFile {
 
 fn options(path: PathBuf, threads: usize) -> Options {
     Options {
-        plaintext_without_tls: true,
-        failure_delay: Duration::ZERO,
         directories: vec![DirectoryOptions {
             kind: DirectoryKind::PasswdFile { path },
         }],
