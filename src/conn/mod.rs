@@ -321,3 +321,19 @@ impl Connection {
         self.link.close(matches!(finish, Finish::Ended(_))).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F: Future>(_: impl FnOnce(Rc<Context>, Accepted) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_is_small() {
+        let whole = size(serve);
+        println!("{whole} connection {} session {} link {} report {}", size_of::<Connection>(), size_of::<Session>(), size_of::<Link>(), size_of::<Report>());
+        assert!(whole <= 1024, "{whole} octets");
+    }
+}

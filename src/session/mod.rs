@@ -130,10 +130,12 @@ impl Closed {
     }
 }
 
-/// A login that failed for its credentials.
+/// A login that failed, and counts.
 #[derive(Debug)]
 enum Failure {
+    /// The credentials are wrong.
     Rejected,
+    /// They are right, and the user may not log in.
     Disabled(Notice),
 }
 
@@ -354,10 +356,18 @@ impl Session {
     }
 
     fn login_failed(&self, user: UserName, failure: &Failure, out: &mut Output) -> (State, Step) {
-        let line = Line::err(out, Some(Code::Auth));
         match failure {
             Failure::Rejected => line.text("user name or password is wrong").end(),
             Failure::Disabled(notice) => line.foreign(notice.as_str()).end(),
+            Failure::Rejected => {
+                reply::err(out, Some(Code::Auth), "user name or password is wrong");
+            }
+            // The password was right: a client told `[AUTH]` would ask for
+            // another one.
+            Failure::Disabled(notice) => {
+                let line = Line::err(out, Some(Code::SysPerm));
+                line.foreign(notice.as_str()).end();
+            }
         }
         if self.failed_logins < limits::FAILED_LOGINS {
             (Authorization::after(user).into(), Step::Continue)

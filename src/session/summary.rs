@@ -10,7 +10,7 @@ pub struct Summary<'a> {
     pub user: Option<&'a UserName>,
     /// Whether that user is logged in.
     pub authenticated: bool,
-    /// Logins that failed for their credentials.
+    /// Logins that were refused, with a pause each.
     pub failed_logins: u8,
     /// What was done since the login.
     pub tally: Tally,
