@@ -206,21 +206,14 @@ pub fn capabilities(out: &mut Output, capabilities: Capabilities) {
     terminator(out);
 }
 
-/// Two numbers and a line end, put together before the one copy.
+/// Two numbers and a line end, put together from behind before the one copy.
 fn pair(out: &mut Output, first: u32, octets: Octets) {
-    let mut row = [0; 2 * limits::DECIMAL + 3];
-    let mut length = 0;
-    let second = Digits::of(octets.get());
-    for part in [
-        Digits::of(u64::from(first)).as_bytes(),
-        b" ",
-        second.as_bytes(),
-        b"\r\n",
-    ] {
-        row[length..length + part.len()].copy_from_slice(part);
-        length += part.len();
-    }
-    out.push(&row[..length]);
+    const NUMBERS: usize = limits::DECIMAL + 1 + limits::DECIMAL;
+    let mut row = [b' '; NUMBERS + 2];
+    row[NUMBERS..].copy_from_slice(b"\r\n");
+    let space = write_before(&mut row, NUMBERS, octets.get()) - 1;
+    let start = write_before(&mut row, space, u64::from(first));
+    out.push(&row[start..]);
 }
 
 /// A decimal number, right-aligned in its buffer.
@@ -231,22 +224,29 @@ struct Digits {
 
 impl Digits {
     fn of(number: u64) -> Self {
-        const DIGITS: &[u8; 10] = b"0123456789";
-        let mut octets = [b'0'; limits::DECIMAL];
-        let mut start = octets.len();
-        let mut rest = number;
-        loop {
-            start -= 1;
-            octets[start] = DIGITS[(rest % 10) as usize];
-            rest /= 10;
-            if rest == 0 {
-                return Self { octets, start };
-            }
-        }
+        let mut octets = [0; limits::DECIMAL];
+        let start = write_before(&mut octets, limits::DECIMAL, number);
+        Self { octets, start }
     }
 
     fn as_bytes(&self) -> &[u8] {
         &self.octets[self.start..]
+    }
+}
+
+/// Writes a number's digits so that the last stands before `end`; returns where
+/// the first stands.
+fn write_before(buffer: &mut [u8], end: usize, number: u64) -> usize {
+    const DIGITS: &[u8; 10] = b"0123456789";
+    let mut start = end;
+    let mut rest = number;
+    loop {
+        start -= 1;
+        buffer[start] = DIGITS[(rest % 10) as usize];
+        rest /= 10;
+        if rest == 0 {
+            return start;
+        }
     }
 }
 
