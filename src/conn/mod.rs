@@ -333,7 +333,13 @@ mod tests {
     #[test]
     fn a_connection_is_small() {
         let whole = size(serve);
-        println!("{whole} connection {} session {} link {} report {}", size_of::<Connection>(), size_of::<Session>(), size_of::<Link>(), size_of::<Report>());
+        println!(
+            "{whole} connection {} session {} link {} report {}",
+            size_of::<Connection>(),
+            size_of::<Session>(),
+            size_of::<Link>(),
+            size_of::<Report>()
+        );
         assert!(whole <= 1024, "{whole} octets");
     }
 }

@@ -357,8 +357,6 @@ impl Session {
 
     fn login_failed(&self, user: UserName, failure: &Failure, out: &mut Output) -> (State, Step) {
         match failure {
-            Failure::Rejected => line.text("user name or password is wrong").end(),
-            Failure::Disabled(notice) => line.foreign(notice.as_str()).end(),
             Failure::Rejected => {
                 reply::err(out, Some(Code::Auth), "user name or password is wrong");
             }
