@@ -69,6 +69,7 @@ fn options(path: PathBuf, threads: usize) -> Options {
         directories: vec![DirectoryOptions {
             kind: DirectoryKind::PasswdFile { path },
         }],
+        desks: vec![None],
         threads: NonZeroUsize::new(threads).expect("not zero"),
     }
 }
@@ -77,7 +78,7 @@ fn login(broker: &Broker, n: usize) -> Pending {
     let user = UserName::new(format!("user{n}@example.net").as_bytes()).expect("a name");
     let password = Password::new(format!("secret{n}").as_bytes()).expect("short");
     let credentials = Credentials { user, password };
-    broker.authenticate(credentials, FROM).expect("room")
+    broker.authenticate(0, credentials, FROM).expect("room")
 }
 
 fn process_time() -> Duration {

@@ -132,7 +132,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
         drop_privileges(run_as).map_err(ServerError::Privileges)?;
     }
     let log = observe::start_log(&config.log).map_err(ServerError::Log)?;
-    let services = services(config)?;
+    let services = services(config, &cpus)?;
     let (metrics, writers) = metrics(&log, &services, cpus.len());
     let health = admin::Health::default();
     let sources = admin::Sources {
@@ -370,7 +370,7 @@ fn drop_privileges(to: &RunAs) -> io::Result<()> {
     Ok(())
 }
 
-fn services(config: &Config) -> Result<Arc<Services>, ServerError> {
+fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerError> {
     let directories = config.auth.directories.iter();
     let directories = directories.map(|DirectoryOptions::PasswdFile { path }| {
         let path = path.clone();
@@ -381,6 +381,7 @@ fn services(config: &Config) -> Result<Arc<Services>, ServerError> {
     let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let options = auth::Options {
         directories: directories.collect(),
+        desks: cpus.iter().copied().map(Some).collect(),
         threads,
     };
     Ok(Arc::new(Services {

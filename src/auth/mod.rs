@@ -37,8 +37,11 @@ pub struct Options {
     /// Where users are looked up, in this order; the first that knows a name
     /// decides.
     pub directories: Vec<DirectoryOptions>,
-    /// Threads that look users up and verify passwords: what one of them can do
-    /// a second is one divided by the cost of a hash.
+    /// The desks where logins are handed in, one for each shard, with the CPU of
+    /// each where it is pinned.
+    pub desks: Vec<Option<usize>>,
+    /// Threads that verify slow passwords: what one of them can do a second is
+    /// one divided by the cost of a hash.
     pub threads: NonZeroUsize,
 }
 

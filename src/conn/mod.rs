@@ -52,6 +52,8 @@ pub struct Services {
 
 /// What the connections of one shard share.
 pub struct Context {
+    /// Which shard it is, from 0.
+    pub shard: usize,
     /// The shard's ring.
     pub ring: Ring,
     /// The shard's deadlines.
@@ -345,10 +347,16 @@ impl Connection {
     async fn authenticate(&mut self, credentials: Credentials) -> Result<Outcome, Broken> {
         let user = credentials.user.clone();
         let from = self.report.at.remote;
-        let verdict = match self.context.services.broker.authenticate(credentials, from) {
-            Ok(pending) => pending.await,
-            Err(_full) => Err(Refusal::Unavailable),
-        };
+        let verdict =
+            match self
+                .context
+                .services
+                .broker
+                .authenticate(self.context.shard, credentials, from)
+            {
+                Ok(pending) => pending.await,
+                Err(_full) => Err(Refusal::Unavailable),
+            };
         self.report.login(&self.context.counters, &user, &verdict);
         Ok(Outcome::Authenticated(verdict))
     }

@@ -108,6 +108,7 @@ async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
     let turning = glommio::spawn_local(turn(Rc::clone(&deadlines)));
     let number = u16::try_from(plan.number).expect("shards are counted in CPUs");
     let context = Rc::new(conn::Context {
+        shard: plan.number,
         ring: ring.clone(),
         deadlines,
         policy: plan.policy,

@@ -1,27 +1,24 @@
-//! The threads that look users up and verify passwords, and the queue before
+//! The threads that look users up and verify passwords, and the queues before
 //! them.
 //!
-//! One bounded crossbeam channel feeds all threads. A thread that finds it empty
-//! puts itself on a stack of sleepers, looks once more, and parks; whoever queues
-//! a request takes the topmost sleeper, the one with the warmest caches, and
-//! unparks it. A thread that has answered looks into the queue before it sleeps,
-//! so under load nobody sleeps and nobody is woken.
+//! Each shard has a desk: one thread on the shard's own CPU, behind a bounded
+//! crossbeam channel, which looks the name up and verifies what costs a
+//! microsecond. A password whose verification is made to be slow goes on to the
+//! hashers, which are shared by all shards and run wherever there is room.
 //!
-//! The channel's own blocking receive was the other way. It spins and yields
-//! before it sleeps: of logins that find every thread asleep, each cost 51 to 102
-//! us of the process's time with it and 33 to 38 us so (benches/broker.rs,
-//! `paced`, in turns on a busy two-core machine, the generator's own sleep
-//! included); of logins that come at once, the two cost the same 2 us.
-//!
-//! No wake-up is lost: the sleeper writes the count of sleepers and then reads
-//! the queue, the other side writes the queue and then reads the count, with a
-//! sequentially consistent fence between on both sides; one of the two sees the
-//! other.
+//! Why a desk of its own and on the same CPU: a shard that hands a login to a
+//! thread on another core interrupts that core, and is interrupted in turn by the
+//! answer. On a machine of two cores that made a poll session a third dearer with
+//! two shards than with one. On its own core the desk runs when the shard has
+//! nothing else to do, finds all logins of that turn at once, and wakes the shard
+//! once. A desk that hashed would hold its shard up for tens of milliseconds;
+//! that is what the hashers are for.
 //!
 //! A request whose [`Pending`] is gone (the client has left) is skipped before
-//! anything is looked up. When the broker stops, what is queued is answered
-//! first; what comes later is answered [`Refusal::Unavailable`].
+//! anything is looked up or hashed. When the broker stops, what is queued is
+//! answered first; what comes later is answered [`Refusal::Unavailable`].
 
+mod crew;
 mod sleepers;
 
 use std::fmt;
@@ -29,26 +26,25 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 use futures_channel::oneshot;
 
-use self::sleepers::Sleepers;
+use self::crew::{Crew, Plan};
 use super::directory::{Directory, LoadReport};
-use super::judge::Judge;
+use super::judge::{Case, Judge};
 use super::passwd_file::PasswdFile;
 use super::{Account, Credentials, DirectoryError, DirectoryKind, Options, Refusal, Verifier};
 use crate::limits;
 
 /// The process's auth threads. Shared by all shards behind an `Arc`.
 pub struct Broker {
-    queue: Sender<Request>,
+    /// One for each shard; they end before the hashers do.
+    desks: Vec<Crew<Request>>,
+    hashers: Arc<Crew<SlowCase>>,
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// The answer to a login, once there is one. Dropping it withdraws the request.
@@ -56,7 +52,7 @@ pub struct Broker {
 #[must_use = "dropping it withdraws the request"]
 pub struct Pending(oneshot::Receiver<Answer>);
 
-/// [`limits::AUTH_QUEUE`] logins wait already: `[SYS/TEMP]`.
+/// [`limits::AUTH_QUEUE`] logins wait at this desk already: `[SYS/TEMP]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull;
 
@@ -71,7 +67,8 @@ pub struct Counters {
     pub unavailable: AtomicU64,
     /// Requests that nobody awaited any more.
     pub skipped: AtomicU64,
-    /// Logins that were not queued because the queue was full.
+    /// Logins that were not queued because a queue, that of a desk or that of
+    /// the hashers, was full.
     pub rejected_full: AtomicU64,
 }
 
@@ -94,11 +91,15 @@ struct Request {
     reply: oneshot::Sender<Answer>,
 }
 
+/// A login whose password takes long to verify.
+struct SlowCase {
+    case: Case,
+    reply: oneshot::Sender<Answer>,
+}
+
 struct Shared {
     judge: Judge,
     counters: Counters,
-    sleepers: Sleepers,
-    stopping: AtomicBool,
 }
 
 impl Broker {
@@ -116,36 +117,53 @@ impl Broker {
             directories.push(Box::new(file));
         }
         let judge = Judge::new(directories);
-        Self::with(judge, options.threads, limits::AUTH_QUEUE).map_err(StartError::Thread)
+        let bound = limits::AUTH_QUEUE;
+        let one = NonZeroUsize::MIN;
+        Self::with(judge, &options.desks, one, options.threads, bound).map_err(StartError::Thread)
     }
 
-    fn with(judge: Judge, threads: NonZeroUsize, bound: usize) -> io::Result<Self> {
-        let (queue, requests) = channel::bounded(bound);
+    fn with(
+        judge: Judge,
+        desks: &[Option<usize>],
+        threads_a_desk: NonZeroUsize,
+        hashers: NonZeroUsize,
+        bound: usize,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             judge,
             counters: Counters::default(),
-            sleepers: Sleepers::default(),
-            stopping: AtomicBool::new(false),
         });
-        let broker = Self {
-            queue,
-            shared,
-            threads: Mutex::default(),
+        let own = Arc::clone(&shared);
+        let plan = Plan {
+            name: "hasher".into(),
+            threads: hashers,
+            cpu: None,
+            bound,
         };
-        for number in 0..threads.get() {
-            let (requests, shared) = (requests.clone(), Arc::clone(&broker.shared));
-            // On an error the threads that did start end with the broker.
-            let thread = thread::Builder::new()
-                .name(format!("auth-{number}"))
-                .spawn(move || shared.work(&requests))?;
-            broker.lock_threads().push(thread);
-        }
-        Ok(broker)
+        let hashers = Arc::new(Crew::start(&plan, move |slow| own.hash(slow))?);
+        let desk = |(number, cpu): (usize, &Option<usize>)| {
+            let plan = Plan {
+                name: format!("desk-{number}"),
+                threads: threads_a_desk,
+                cpu: *cpu,
+                bound,
+            };
+            let (own, hashers) = (Arc::clone(&shared), Arc::clone(&hashers));
+            Crew::start(&plan, move |request| own.receive(request, &hashers))
+        };
+        let desks = desks.iter().enumerate().map(desk);
+        Ok(Self {
+            desks: desks.collect::<io::Result<_>>()?,
+            hashers,
+            shared,
+        })
     }
 
-    /// Queues a login of a client at the address `from`. Never waits.
+    /// Queues a login of a client at the address `from` at a shard's desk. Never
+    /// waits.
     pub fn authenticate(
         &self,
+        shard: usize,
         credentials: Credentials,
         from: IpAddr,
     ) -> Result<Pending, QueueFull> {
@@ -155,15 +173,10 @@ impl Broker {
             from,
             reply,
         };
-        match self.queue.try_send(request) {
-            Ok(()) => self.shared.sleepers.wake_one(),
-            Err(TrySendError::Full(_)) => {
-                let counter = &self.shared.counters.rejected_full;
-                counter.fetch_add(1, Ordering::Relaxed);
-                return Err(QueueFull);
-            }
-            // The broker has stopped; the answer says so.
-            Err(TrySendError::Disconnected(_)) => {}
+        if self.desks[shard].queue(request).is_err() {
+            let counter = &self.shared.counters.rejected_full;
+            counter.fetch_add(1, Ordering::Relaxed);
+            return Err(QueueFull);
         }
         Ok(Pending(answer))
     }
@@ -190,26 +203,16 @@ impl Broker {
 
     /// Logins that wait for a thread now.
     pub fn queue_length(&self) -> usize {
-        self.queue.len()
+        let desks: usize = self.desks.iter().map(Crew::len).sum();
+        desks + self.hashers.len()
     }
 
     /// Answers what is queued and ends the threads; blocks until they have
     /// ended. Later logins are answered [`Refusal::Unavailable`]. A second call
     /// does nothing.
     pub fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.sleepers.wake_all();
-        let threads = std::mem::take(&mut *self.lock_threads());
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("an auth thread had ended in a panic; please report it");
-            }
-        }
-    }
-
-    fn lock_threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        let threads = self.threads.lock();
-        threads.unwrap_or_else(PoisonError::into_inner)
+        self.desks.iter().for_each(Crew::stop);
+        self.hashers.stop();
     }
 }
 
@@ -220,36 +223,38 @@ impl Drop for Broker {
 }
 
 impl Shared {
-    fn work(&self, requests: &Receiver<Request>) {
-        loop {
-            match requests.try_recv() {
-                Ok(request) => self.answer(request),
-                Err(TryRecvError::Disconnected) => return,
-                // The flag is set before the threads are woken: whatever was
-                // queued before it is seen by the check of the queue after it.
-                Err(TryRecvError::Empty) if self.stopping.load(Ordering::SeqCst) => {
-                    if requests.is_empty() {
-                        return;
-                    }
-                }
-                Err(TryRecvError::Empty) => self
-                    .sleepers
-                    .sleep_unless(|| !requests.is_empty() || self.stopping.load(Ordering::SeqCst)),
-            }
-        }
-    }
-
-    fn answer(&self, request: Request) {
-        if request.reply.is_canceled() {
-            self.counters.skipped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
+    /// The work of a desk.
+    fn receive(&self, request: Request, hashers: &Crew<SlowCase>) {
         let Request {
             credentials,
             from,
             reply,
         } = request;
-        let answer = self.judge.judge(credentials, from, Verifier::verify);
+        if reply.is_canceled() {
+            self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let case = self.judge.hear(credentials, from);
+        if !case.is_slow() {
+            self.answer(case, reply);
+        } else if let Err(SlowCase { reply, .. }) = hashers.queue(SlowCase { case, reply }) {
+            let counter = &self.counters.rejected_full;
+            counter.fetch_add(1, Ordering::Relaxed);
+            let _ = reply.send(Err(Refusal::Unavailable));
+        }
+    }
+
+    /// The work of a hasher.
+    fn hash(&self, SlowCase { case, reply }: SlowCase) {
+        if reply.is_canceled() {
+            self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.answer(case, reply);
+    }
+
+    fn answer(&self, case: Case, reply: oneshot::Sender<Answer>) {
+        let answer = case.decide(Verifier::verify);
         let counter = match &answer {
             Ok(_) => &self.counters.verified,
             Err(Refusal::Rejected | Refusal::Disabled(_)) => &self.counters.refused,

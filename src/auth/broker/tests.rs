@@ -7,6 +7,10 @@ use std::sync::mpsc;
 use std::task::{Wake, Waker};
 use std::thread::Thread;
 
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use crossbeam::channel::{self, Receiver, Sender};
 use tempfile::TempDir;
 
 use super::*;
@@ -69,7 +73,13 @@ fn gated(threads: usize, bound: usize) -> Gated {
         lookups: Arc::clone(&lookups),
     };
     let threads = NonZeroUsize::new(threads).expect("some");
-    let broker = Broker::with(Judge::new(vec![Box::new(gate)]), threads, bound);
+    let broker = Broker::with(
+        Judge::new(vec![Box::new(gate)]),
+        &[None],
+        threads,
+        NonZeroUsize::MIN,
+        bound,
+    );
     Gated {
         broker: broker.expect("threads"),
         begun,
@@ -83,7 +93,7 @@ fn login(broker: &Broker, user: &str, password: &str) -> Result<Pending, QueueFu
         user: UserName::new(user.as_bytes()).expect("a name"),
         password: Password::new(password.as_bytes()).expect("short"),
     };
-    broker.authenticate(credentials, FROM)
+    broker.authenticate(0, credentials, FROM)
 }
 
 struct Unpark(Thread);
@@ -117,6 +127,7 @@ fn passwd_file(text: &str) -> (TempDir, Options) {
         directories: vec![DirectoryOptions {
             kind: DirectoryKind::PasswdFile { path },
         }],
+        desks: vec![None],
         threads: NonZeroUsize::new(2).expect("two"),
     };
     (folder, options)
@@ -339,4 +350,21 @@ fn debug_prints_no_secret() {
         password: Password::new(b"hunter2").expect("short"),
     };
     assert!(!format!("{credentials:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_slow_hash_holds_nobody_up_at_its_desk() {
+    // 2^12 rounds of bcrypt: some 200 ms where a plain password takes one
+    // millionth of it.
+    let slow = "$2b$12$abcdefghijklmnopqrstuuZu9Ci/3WGoeKPEsQqtnBGnbYOpXmVcW";
+    let (_folder, options) = passwd_file(&format!("slow:{slow}\njoe:{{PLAIN}}secret\n"));
+    let broker = Broker::start(&options).expect("started");
+    let mut hashed = std::pin::pin!(login(&broker, "slow", "guess").expect("room"));
+    assert!(block_on(login(&broker, "joe", "secret").expect("room")).is_ok());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(
+        hashed.as_mut().poll(&mut context).is_pending(),
+        "joe waited"
+    );
+    assert_eq!(block_on(hashed), Err(Refusal::Rejected));
 }

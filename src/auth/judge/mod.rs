@@ -38,33 +38,26 @@ impl Judge {
         }
     }
 
-    /// Decides one login. `verify` is [`Verifier::verify`]; it is an argument so
-    /// that tests can see the work that is done.
-    pub(super) fn judge(
-        &self,
-        credentials: Credentials,
-        from: IpAddr,
-        mut verify: impl FnMut(&Verifier, &Password) -> bool,
-    ) -> Result<Account, Refusal> {
+    /// Looks a name up and says what password it takes to let it in.
+    pub(super) fn hear(&self, credentials: Credentials, from: IpAddr) -> Case {
         let Credentials {
             user: name,
             password,
         } = credentials;
-        let record = match self.lookup(&name) {
-            Ok(record) => record,
+        let claim = match self.lookup(&name) {
+            Ok(Some(Record::User(user))) => Claim::User(user),
+            Ok(_) => Claim::Nobody(self.decoy_for(&name)),
             Err(error) => {
                 tracing::error!(user = %name, "login not possible now: {error}");
-                return Err(Refusal::Unavailable);
+                Claim::Unanswered
             }
         };
-        let Some(Record::User(user)) = record else {
-            black_box(self.verify_decoy(&name, &password, verify));
-            return Err(Refusal::Rejected);
-        };
-        if !verify(&user.verifier, &password) {
-            return Err(Refusal::Rejected);
+        Case {
+            name,
+            password,
+            from,
+            claim,
         }
-        admit(name, user, from)
     }
 
     fn lookup(&self, name: &UserName) -> Result<Option<Record>, DirectoryError> {
@@ -76,16 +69,10 @@ impl Judge {
         Ok(None)
     }
 
-    fn verify_decoy(
-        &self,
-        name: &UserName,
-        password: &Password,
-        mut verify: impl FnMut(&Verifier, &Password) -> bool,
-    ) -> bool {
-        match self.decoy(self.key.hash_one(name.as_bytes())) {
-            Some(decoy) => verify(&decoy, password),
-            None => verify(&self.stand_in, password),
-        }
+    /// Whose password is verified in place of that of a user who is not there.
+    fn decoy_for(&self, name: &UserName) -> Verifier {
+        let decoy = self.decoy(self.key.hash_one(name.as_bytes()));
+        decoy.unwrap_or_else(|| self.stand_in.clone())
     }
 
     /// One of all users of all directories, evenly.
@@ -107,6 +94,53 @@ impl Judge {
     pub(super) fn reload(&self) -> Vec<Result<LoadReport, DirectoryError>> {
         let reloads = self.directories.iter().map(|directory| directory.reload());
         reloads.collect()
+    }
+}
+
+/// A login whose name has been looked up and whose password has not been
+/// verified.
+pub(super) struct Case {
+    name: UserName,
+    password: Password,
+    from: IpAddr,
+    claim: Claim,
+}
+
+enum Claim {
+    User(User),
+    /// No such user, or none whose password can be verified: the decoy's is.
+    Nobody(Verifier),
+    /// A directory did not answer.
+    Unanswered,
+}
+
+impl Case {
+    /// Whether the verification is made to be slow (see [`Verifier::is_slow`]).
+    pub(super) fn is_slow(&self) -> bool {
+        match &self.claim {
+            Claim::User(user) => user.verifier.is_slow(),
+            Claim::Nobody(decoy) => decoy.is_slow(),
+            Claim::Unanswered => false,
+        }
+    }
+
+    /// Decides. `verify` is [`Verifier::verify`]; it is an argument so that tests
+    /// can see the work that is done.
+    pub(super) fn decide(
+        self,
+        mut verify: impl FnMut(&Verifier, &Password) -> bool,
+    ) -> Result<Account, Refusal> {
+        match self.claim {
+            Claim::User(user) if verify(&user.verifier, &self.password) => {
+                admit(self.name, user, self.from)
+            }
+            Claim::User(_) => Err(Refusal::Rejected),
+            Claim::Nobody(decoy) => {
+                black_box(verify(&decoy, &self.password));
+                Err(Refusal::Rejected)
+            }
+            Claim::Unanswered => Err(Refusal::Unavailable),
+        }
     }
 }
 

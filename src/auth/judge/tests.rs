@@ -34,16 +34,20 @@ fn credentials(user: &str, password: &str) -> Credentials {
 }
 
 fn login(judge: &Judge, user: &str, password: &str) -> Result<Account, Refusal> {
-    judge.judge(credentials(user, password), FROM, Verifier::verify)
+    judge
+        .hear(credentials(user, password), FROM)
+        .decide(Verifier::verify)
 }
 
 /// The schemes that one login verified, in their order.
 fn work(judge: &Judge, user: &str) -> (Vec<&'static str>, Result<Account, Refusal>) {
     let mut schemes = Vec::new();
-    let answer = judge.judge(credentials(user, "guess"), FROM, |verifier, password| {
-        schemes.push(verifier.scheme());
-        verifier.verify(password)
-    });
+    let answer = judge
+        .hear(credentials(user, "guess"), FROM)
+        .decide(|verifier, password| {
+            schemes.push(verifier.scheme());
+            verifier.verify(password)
+        });
     (schemes, answer)
 }
 
@@ -103,7 +107,9 @@ fn allow_nets_is_heeded() {
     let judge = judge(&[MIXED]);
     let from = |address: &str| {
         let address = address.parse().expect("an address");
-        judge.judge(credentials("max", "max"), address, Verifier::verify)
+        judge
+            .hear(credentials("max", "max"), address)
+            .decide(Verifier::verify)
     };
     assert!(from("192.0.2.7").is_ok());
     assert!(from("::ffff:192.0.2.7").is_ok());

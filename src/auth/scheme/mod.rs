@@ -136,6 +136,15 @@ impl Verifier {
         }
     }
 
+    /// Whether the scheme is made to be slow: milliseconds to seconds, where the
+    /// others take a microsecond.
+    pub fn is_slow(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(_) | Kind::Digest(..) => false,
+            Kind::Crypt(_) | Kind::Argon2(_) => true,
+        }
+    }
+
     /// The name of the scheme, for logs and for comparing work in tests.
     pub fn scheme(&self) -> &'static str {
         match &self.0 {
