@@ -185,9 +185,12 @@ pub const SHARDS: usize = 8192;
 /// escaped, the line stays well below the 2,048 octets that syslog keeps.
 pub const LOGGED_NAME: usize = 256;
 
-/// Log lines that wait for the log's thread: some 10 MiB, half a minute of
-/// sessions at a rate of 1,000 a second.
-pub const LOG_QUEUE: usize = 32_768;
+/// Octets of log lines that wait for the log's thread: a second of the sessions
+/// of a large server, should the disk pause.
+pub const LOG_SPOOL: usize = 8 << 20;
+
+/// Octets of that buffer which are kept after a burst.
+pub const LOG_KEPT: usize = 256 << 10;
 
 const _: () = assert!(4 * LOGGED_NAME < 2048);
 

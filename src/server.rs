@@ -15,8 +15,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -90,10 +91,9 @@ impl fmt::Display for ServerError {
             ServerError::Auth(error) => error.fmt(f),
             ServerError::Admin(error) => error.fmt(f),
             ServerError::Signals(error) => write!(f, "signals cannot be received: {error}"),
-            ServerError::Cpus(error) => write!(
-                f,
-                "the CPUs of this process cannot be told: {error}; set server.shards to a number"
-            ),
+            ServerError::Cpus(error) => {
+                write!(f, "the CPUs of this process cannot be told: {error}")
+            }
             ServerError::Shard(number, error) => write!(f, "shard {number}: {error}"),
         }
     }
@@ -108,6 +108,17 @@ enum Event {
     Accepting,
     /// A shard has ended.
     Ended(usize, io::Result<()>),
+}
+
+/// How far the server is on its way to its end.
+#[derive(Clone, Copy)]
+enum Phase {
+    Serving,
+    /// No new sessions; open ones may finish until then.
+    Draining {
+        until: Instant,
+    },
+    Closing,
 }
 
 /// Serves until told to stop; `ready` is called once every shard accepts.
@@ -218,50 +229,58 @@ impl Server {
     fn serve(self) -> Result<(), ServerError> {
         let mut running = self.orders.len();
         let mut failed = None;
-        let mut closing_at: Option<Instant> = None;
+        let mut phase = Phase::Serving;
         while running > 0 {
-            let event = match closing_at {
-                None => self.next(),
-                Some(at) => {
-                    let wait = at.saturating_duration_since(Instant::now());
-                    match self.inbox.recv_timeout(wait) {
-                        Ok(event) => event,
-                        Err(RecvTimeoutError::Timeout) => {
-                            tracing::warn!("the time to drain is over; open sessions are closed");
-                            self.order(Order::Close);
-                            closing_at = None;
-                            continue;
-                        }
-                        Err(RecvTimeoutError::Disconnected) => break,
-                    }
-                }
+            let Some(event) = self.next_in(phase) else {
+                tracing::warn!("the time to drain is over; open sessions are closed");
+                phase = self.close();
+                continue;
             };
-            match event {
-                Event::Signal(SIGHUP) => self.reload(),
-                Event::Signal(_) if closing_at.is_none() && failed.is_none() => {
-                    tracing::info!("stopping: no new sessions; open ones have {:?}", self.drain);
-                    self.health.drain();
-                    self.order(Order::Drain);
-                    closing_at = Some(Instant::now() + self.drain);
-                }
-                Event::Signal(_) => {
+            match (event, phase) {
+                (Event::Signal(SIGHUP), _) => self.reload(),
+                (Event::Signal(_), Phase::Serving) => phase = self.drain(),
+                (Event::Signal(_), Phase::Draining { .. }) => {
                     tracing::info!("stopping at once");
-                    self.order(Order::Close);
+                    phase = self.close();
                 }
-                Event::Ended(number, result) => {
+                (Event::Ended(number, result), _) => {
                     running -= 1;
                     if let Err(error) = result {
                         tracing::error!("shard {number} failed: {error}; the server stops");
-                        self.order(Order::Close);
+                        phase = self.close();
                         failed = Some(ServerError::Shard(number, error));
                     }
                 }
-                Event::Accepting => {}
+                (Event::Signal(_), Phase::Closing) | (Event::Accepting, _) => {}
             }
         }
         self.services.broker.stop();
         tracing::info!("stopped");
         failed.map_or(Ok(()), Err)
+    }
+
+    /// The next event; nothing if the time to drain is over first.
+    fn next_in(&self, phase: Phase) -> Option<Event> {
+        let Phase::Draining { until } = phase else {
+            return Some(self.next());
+        };
+        let wait = until.saturating_duration_since(Instant::now());
+        self.inbox.recv_timeout(wait).ok()
+    }
+
+    fn drain(&self) -> Phase {
+        tracing::info!("stopping: no new sessions; open ones have {:?}", self.drain);
+        self.health.drain();
+        self.order(Order::Drain);
+        Phase::Draining {
+            until: Instant::now() + self.drain,
+        }
+    }
+
+    fn close(&self) -> Phase {
+        self.health.drain();
+        self.order(Order::Close);
+        Phase::Closing
     }
 
     fn next(&self) -> Event {
@@ -350,6 +369,11 @@ fn raise_descriptor_limit() {
 
 /// One CPU for each shard: those of the affinity mask in turn.
 fn shard_cpus(shards: Shards) -> io::Result<Vec<usize>> {
+    // The executors read there which CPUs the machine has, and panic without it.
+    if !Path::new("/sys/devices/system/cpu").exists() {
+        let text = "/sys/devices/system/cpu is missing; mount sysfs on /sys";
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
     let mask = rustix::thread::sched_getaffinity(None)?;
     let allowed: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU)
         .filter(|cpu| mask.is_set(*cpu))

@@ -21,7 +21,7 @@ use crate::observe::Sending;
 use crate::proto::{MessageNumber, Octets, reply};
 use crate::ring::{self, Handle};
 use crate::session::Outcome;
-use crate::wire::{Encoder, TopLimit};
+use crate::wire::{Encoder, OctetCounter, TopLimit};
 
 use super::Connection;
 use super::buffers::Purpose;
@@ -87,6 +87,9 @@ impl Connection {
         self.context.ring.close(window.file);
         match sent {
             Err(Broken::Message(fault)) => {
+                // What was counted does not hold; the next login counts anew.
+                let maildrops = &self.context.services.maildrops;
+                maildrops.cache().forget(snapshot.asked());
                 let text = format!("{}: {fault}", show(&snapshot, message));
                 Err(Broken::Message(text))
             }
@@ -128,13 +131,14 @@ impl Connection {
     ) -> Result<Outcome, Broken> {
         let mut encoder = Encoder::new();
         let mut limit = body_lines.map(TopLimit::new);
-        let mut sent = 0u64;
+        // What RETR sends is known beforehand.
+        let mut sent = OctetCounter::new();
         loop {
             let mut wanted = window.octets.len();
             if let Some(limit) = &mut limit {
                 wanted = limit.take(&window.octets);
+                sent.update(&window.octets[..wanted]);
             }
-            sent += wanted as u64;
             let mut done = 0;
             while done < wanted {
                 done += encoder.encode(&window.octets[done..wanted], self.out.buffer_mut());
@@ -154,7 +158,7 @@ impl Connection {
             self.flush_window().await?;
         }
         encoder.finish(self.out.buffer_mut());
-        Ok(Outcome::Sent(Ok(Octets::new(sent))))
+        Ok(Outcome::Sent(Ok(sent.finish())))
     }
 
     /// Sends a full window but for its last octets, with which what follows, be
@@ -212,21 +216,25 @@ impl Connection {
             tracing::warn!("{}: cannot be opened: {error}", show(snapshot, message));
             return Err(MessageError::from(&error));
         }
-        let looked_up = Arc::clone(snapshot);
-        let found = ring::blocking(move || maildrop::locate(&looked_up, message)).await;
-        match found {
-            Ok(Some(path)) => {
-                let path = CString::new(path.into_os_string().into_vec());
-                let path = path.expect("a path that a listing gave has no NUL");
-                let opened = self.context.ring.open_message(path).await;
-                opened.map_err(|error| MessageError::from(&error))
-            }
-            Ok(None) => Err(MessageError::Gone),
-            Err(error) => {
-                tracing::warn!("{}: cannot be found: {error}", show(snapshot, message));
-                Err(MessageError::Unreadable)
+        // Found again, it may be renamed once more before it is opened.
+        for _ in 0..limits::QUIET_LISTINGS {
+            let looked_up = Arc::clone(snapshot);
+            let found = ring::blocking(move || maildrop::locate(&looked_up, message)).await;
+            let path = match found {
+                Ok(Some(path)) => CString::new(path.into_os_string().into_vec()),
+                Ok(None) => return Err(MessageError::Gone),
+                Err(error) => {
+                    tracing::warn!("{}: cannot be found: {error}", show(snapshot, message));
+                    return Err(MessageError::Unreadable);
+                }
+            };
+            let path = path.expect("a path that a listing gave has no NUL");
+            match self.context.ring.open_message(path).await {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                opened => return opened.map_err(|error| MessageError::from(&error)),
             }
         }
+        Err(MessageError::Unreadable)
     }
 }
 

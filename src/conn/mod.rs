@@ -381,10 +381,10 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        // What it is made of: 488 octets of connection, 168 of them the session,
-        // and the state of a send. The bound keeps task and future within an
-        // allocation of 1,024 octets.
+        // The connection itself is about 470 octets, 168 of them the session; the
+        // rest is what the future keeps between two steps. The bound keeps task
+        // and future within the allocator's class of 896 octets.
         let whole = size(serve);
-        assert!(whole <= 1, "{whole} octets");
+        assert!(whole <= 832, "{whole} octets");
     }
 }

@@ -1,9 +1,8 @@
 //! The log: lines to stderr or a file, written by a thread of its own.
 //!
-//! A shard formats its line and puts it into a bounded queue; a full queue
-//! drops the line and counts it. Waiting instead would let a full disk or a
-//! stopped reader of stderr stop the mail. The file is opened anew when asked
-//! (SIGHUP), so that logrotate can rename it.
+//! A shard formats its line and leaves it in the [`spool`](super::spool), whose
+//! thread writes it. The file is opened anew when asked (SIGHUP), so that
+//! logrotate can rename it.
 //!
 //! A line is `<time> <origin>: <Level>: <text>`, as Dovecot's own files have it,
 //! with the time in UTC. Control characters are escaped here once more,
@@ -17,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -25,6 +23,7 @@ use tracing_subscriber::fmt::{FmtContext, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::session_log::SESSION_TARGET;
+use super::spool::{Spool, Worker};
 use crate::limits;
 
 /// Where the log goes and how much of it.
@@ -86,6 +85,8 @@ impl LogLevel {
 pub enum LogError {
     /// The file cannot be opened for appending.
     Open(PathBuf, io::Error),
+    /// The log's thread cannot be started.
+    Thread(io::Error),
     /// This process has a log already.
     Twice,
 }
@@ -99,6 +100,11 @@ impl fmt::Display for LogError {
                  who starts popcore write there",
                 path.display()
             ),
+            Self::Thread(error) => write!(
+                f,
+                "the log's thread cannot be started: {error}; raise the limit of processes \
+                 (ulimit -u, or TasksMax= in the unit)"
+            ),
             Self::Twice => f.write_str("the log was started twice; start it once per process"),
         }
     }
@@ -107,7 +113,7 @@ impl fmt::Display for LogError {
 impl std::error::Error for LogError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Open(_, error) => Some(error),
+            Self::Open(_, error) | Self::Thread(error) => Some(error),
             Self::Twice => None,
         }
     }
@@ -117,8 +123,8 @@ impl std::error::Error for LogError {
 #[derive(Debug)]
 pub struct Log {
     reopen: Arc<AtomicBool>,
-    dropped: ErrorCounter,
-    _worker: WorkerGuard,
+    spool: Arc<Spool>,
+    _worker: Worker,
 }
 
 impl Log {
@@ -130,8 +136,8 @@ impl Log {
 
     /// Reads the number of lines that found the queue full.
     pub fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
-        let counter = self.dropped.clone();
-        move || u64::try_from(counter.dropped_lines()).unwrap_or(u64::MAX)
+        let spool = Arc::clone(&self.spool);
+        move || spool.dropped()
     }
 }
 
@@ -143,7 +149,7 @@ pub fn start(options: &LogOptions) -> Result<Log, LogError> {
     Ok(log)
 }
 
-fn subscriber(writer: NonBlocking, level: LogLevel) -> impl Subscriber + Send + Sync {
+fn subscriber(writer: Arc<Spool>, level: LogLevel) -> impl Subscriber + Send + Sync {
     SubscriberBuilder::default()
         .with_ansi(false)
         .event_format(Line)
@@ -152,29 +158,27 @@ fn subscriber(writer: NonBlocking, level: LogLevel) -> impl Subscriber + Send + 
         .finish()
 }
 
-fn open(target: &LogTarget) -> Result<(NonBlocking, Log), LogError> {
+fn open(target: &LogTarget) -> Result<(Arc<Spool>, Log), LogError> {
     let reopen = Arc::new(AtomicBool::new(false));
-    let builder = NonBlockingBuilder::default()
-        .buffered_lines_limit(limits::LOG_QUEUE)
-        .lossy(true)
-        .thread_name("log");
-    let (writer, worker) = match target {
-        LogTarget::Stderr => builder.finish(io::stderr()),
+    let started = match target {
+        LogTarget::Stderr => Spool::start(io::stderr(), limits::LOG_SPOOL),
         LogTarget::File(path) => {
             let file = append(path).map_err(|error| LogError::Open(path.clone(), error))?;
-            builder.finish(Rotated {
+            let rotated = Rotated {
                 path: path.clone(),
                 file,
                 reopen: Arc::clone(&reopen),
-            })
+            };
+            Spool::start(rotated, limits::LOG_SPOOL)
         }
     };
+    let (spool, worker) = started.map_err(LogError::Thread)?;
     let log = Log {
         reopen,
-        dropped: writer.error_counter(),
+        spool: Arc::clone(&spool),
         _worker: worker,
     };
-    Ok((writer, log))
+    Ok((spool, log))
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -261,7 +265,6 @@ fn level_name(level: Level) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::mpsc;
 
     use regex::Regex;
 
@@ -341,36 +344,6 @@ mod tests {
             "popcore: Info: after",
         ];
         assert_eq!(texts(&path), expected);
-    }
-
-    #[test]
-    fn a_stopped_writer_drops_lines_and_counts_them() {
-        struct Stopped(mpsc::Receiver<()>);
-        impl Write for Stopped {
-            fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-                // Waits until the test lets go of the other end.
-                let _ = self.0.recv();
-                Ok(line.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (hold, until) = mpsc::channel();
-        let (writer, worker) = NonBlockingBuilder::default()
-            .buffered_lines_limit(4)
-            .lossy(true)
-            .finish(Stopped(until));
-        let dropped = writer.error_counter();
-        tracing::subscriber::with_default(subscriber(writer, LogLevel::Info), || {
-            for number in 0..100 {
-                tracing::info!(number, "a line");
-            }
-        });
-        // One line is with the writer and four are queued.
-        assert!((95..=96).contains(&dropped.dropped_lines()));
-        drop(hold);
-        drop(worker);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod histogram;
 mod log;
 mod metrics;
 mod session_log;
+mod spool;
 
 pub use counters::{
     AcceptError, Ending, LoginResult, Sending, ShardCounters, ShardWriter, TlsResult, Verb,

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Poll, Waker};
 
 use super::Ring;
@@ -52,6 +53,8 @@ impl Ring {
             // between the two must find the signal on. The kernel signals only
             // when its list was empty before, hence no sleep while it is not.
             core.notify_completions(true);
+            // Either we see the completion or the kernel sees the signal on.
+            fence(Ordering::SeqCst);
             if core.has_work() {
                 return Poll::Ready(Ok(()));
             }

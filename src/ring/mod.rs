@@ -11,14 +11,14 @@
 //!   moment it is queued until its completion has been dispatched. The memory is
 //!   on the heap, so the future that holds it may move.
 //! * A future that is dropped before its completion leaves that memory to the
-//!   ring ([`slot::Slot::Abandoned`]), asks the kernel to cancel, and the ring
+//!   ring (`Slot::Abandoned`), asks the kernel to cancel, and the ring
 //!   frees it when the completion arrives. A future that is leaked leaks it.
 //! * Received bytes land in buffers that the ring provides to the kernel
-//!   ([`provided`]) and are copied out while the completion is dispatched: a
+//!   (`provided`) and are copied out while the completion is dispatched: a
 //!   command line is a few octets, and so a provided buffer is never held by a
 //!   session, however slow it is. An idle session owns no receive buffer.
 //! * The ring is not dropped while the kernel may still touch memory:
-//!   [`core::Core`]'s destructor cancels everything and waits for it; what does
+//!   `Core`'s destructor cancels everything and waits for it; what does
 //!   not end in time is leaked rather than freed.
 //!
 //! # How it is driven
@@ -27,7 +27,7 @@
 //! the kernel in one system call, dispatches the completions it finds, and
 //! yields to the tasks they woke. Their submissions go out in the next turn.
 //! With nothing left to do it sleeps on an eventfd that the kernel signals
-//! ([`sleeper`]), and uses no CPU.
+//! (`sleeper`), and uses no CPU.
 
 mod blocking;
 mod core;
