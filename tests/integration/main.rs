@@ -1,0 +1,17 @@
+//! The real binary, as its clients and its operator meet it.
+//!
+//! Every test starts a server of its own, with a configuration and maildrops in
+//! a folder of its own and on an address of its own, so that all of them may run
+//! at once. Nothing here waits for a time: what is awaited is a line, an octet, an
+//! end, and the deadline behind it is only there to end a test that hangs.
+
+mod client;
+mod mailbox;
+mod model;
+mod octets;
+mod patience;
+mod random;
+mod segmentation;
+mod server;
+mod tls;
+mod wire;
