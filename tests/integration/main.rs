@@ -5,13 +5,24 @@
 //! at once. Nothing here waits for a time: what is awaited is a line, an octet, an
 //! end, and the deadline behind it is only there to end a test that hangs.
 
+mod auth;
+mod chaos;
 mod client;
+mod demo;
+mod load;
+mod lock;
 mod mailbox;
+mod maildrop;
 mod model;
+mod observation;
 mod octets;
 mod patience;
+mod process;
 mod random;
+mod scrape;
+mod seccomp;
 mod segmentation;
 mod server;
+mod stop;
 mod tls;
 mod wire;
