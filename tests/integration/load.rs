@@ -1,6 +1,7 @@
 //! Many clients, idle clients, and clients that take what there is.
 
 use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
@@ -12,6 +13,7 @@ use super::model;
 use super::patience::{until, until_true};
 use super::scrape::Scrape;
 use super::server::{PROGRAM, Server, Site};
+use super::wire::resident;
 
 /// Users enough for one session each.
 fn crowd(users: usize) -> (Server, Vec<String>) {
@@ -204,4 +206,43 @@ fn a_megabyte_without_a_line_end_costs_one_reply() {
     assert!(client.line().starts_with("-ERR "));
     assert_eq!(client.line(), "+OK 0 0");
     client.quit();
+}
+
+#[test]
+fn a_client_that_sends_and_does_not_read_is_held_back() {
+    let site = Site::with_users(&["ann"]);
+    site.mailbox("ann")
+        .deliver("new/1.m", b"a large message\n".repeat(2 << 20));
+    let server = site.start();
+    let mut client = server.log_in("ann");
+    client.send("RETR 1\r\n");
+    await_rest(server.pid());
+    let before = resident(server.pid());
+    let stream = client.into_stream();
+    stream.set_nonblocking(true).expect("an option");
+    let commands = b"NOOP\r\n".repeat(10_000);
+    let mut taken = 0;
+    // What the kernel takes is bounded by its buffers, unless the server empties
+    // them all the time.
+    loop {
+        match (&stream).write(&commands) {
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                await_rest(server.pid());
+                if matches!((&stream).write(b"N"), Err(e) if e.kind() == ErrorKind::WouldBlock) {
+                    break;
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(
+            taken < 64 << 20,
+            "{taken} octets of commands taken without an answer"
+        );
+    }
+    let after = resident(server.pid());
+    assert!(
+        after < before + (16 << 20),
+        "{before} became {after} for {taken} octets"
+    );
 }

@@ -136,3 +136,15 @@ fn a_login_that_comes_while_the_line_drops_leaves_no_lock() {
     }
     drop(server.log_in_once_free("ann"));
 }
+
+#[test]
+fn login_delay_refuses_no_client_that_comes_again_to_delete() {
+    let server = server();
+    let mut first = server.log_in("ann");
+    first.text("RETR 1");
+    first.quit();
+    let mut second = server.log_in("ann");
+    second.ok("DELE 1");
+    second.quit();
+    assert_eq!(server.mailbox("ann").names(), ["new/2.m"]);
+}

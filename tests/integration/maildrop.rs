@@ -3,10 +3,13 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::client::{Client, PASSWORD};
-use super::mailbox::message;
+use super::mailbox::{Mailbox, message};
 use super::model;
+use super::random::Random;
 use super::server::{Server, Site};
 
 fn three_messages() -> (Server, Client) {
@@ -279,7 +282,7 @@ fn names_that_try_to_leave_are_refused() {
     let lines = names.map(|name| format!("{name}:{{PLAIN}}{PASSWORD}\n"));
     site.write_users(&lines.concat());
     // What they would reach were they let through.
-    super::mailbox::Mailbox::make(site.path().to_owned()).fill(1);
+    Mailbox::make(site.path().to_owned()).fill(1);
     let server = site.start();
     for name in &names[..names.len() - 1] {
         let mut client = server.connect();
@@ -322,4 +325,55 @@ fn the_template_finds_domains_and_homes() {
     // Without a domain there is no path.
     let reply = server.connect().try_log_in("ann");
     assert!(reply.starts_with("-ERR [SYS/PERM] "), "{reply}");
+}
+
+/// Renames messages between new/ and cur/ and changes their flags until told to
+/// stop, as an IMAP server with many clients might.
+fn rename_about(mailbox: &Mailbox, messages: usize, stop: &AtomicBool) {
+    let mut random = Random::new(7);
+    let mut places: Vec<String> = (1..=messages).map(|n| format!("new/{n}.m")).collect();
+    while !stop.load(Ordering::Relaxed) {
+        let index = random.below(messages);
+        let flags = ["", ":2,", ":2,S", ":2,FS", ":2,RS"][random.below(5)];
+        let folder = if flags.is_empty() { "new" } else { "cur" };
+        let place = format!("{folder}/{}.m{flags}", index + 1);
+        let from = mailbox.path().join(&places[index]);
+        // The server may have removed it by now.
+        if fs::rename(from, mailbox.path().join(&place)).is_ok() {
+            places[index] = place;
+        }
+    }
+}
+
+#[test]
+fn renames_at_any_time_hide_no_message_from_a_listing_or_a_removal() {
+    let site = Site::with_users(&["ann"]);
+    let mailbox = site.mailbox("ann");
+    mailbox.fill(20);
+    let server = site.start();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| rename_about(&mailbox, 20, &stop));
+        let _stop = Stop(&stop);
+        for round in 0..200 {
+            let mut client = server.log_in("ann");
+            assert_eq!(client.rows("UIDL").len(), 20, "round {round}");
+            client.quit();
+        }
+        let mut client = server.log_in("ann");
+        for number in 1..=20 {
+            client.ok(&format!("DELE {number}"));
+        }
+        client.quit();
+    });
+    assert!(mailbox.names().is_empty(), "{:?}", mailbox.names());
+}
+
+/// Stops what goes on beside a test, also where the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -31,65 +31,68 @@ fn a_right_configuration_is_told_so() {
     }
 }
 
+/// A piece of a right configuration, what a mistake makes of it, the key that is
+/// then at fault and a part of the remedy.
+const FAULTS: [(&str, &str, &str, &str); 11] = [
+    (
+        "shards = 2",
+        "shards = 0",
+        "server.shards",
+        "\"auto\" or to a number",
+    ),
+    ("hostname =", "hostnam =", "server.hostnam", "did you mean"),
+    (
+        "drain = \"30s\"",
+        "drain = \"30 parsecs\"",
+        "server.drain",
+        "\"30s\"",
+    ),
+    (
+        "tls = \"starttls\"",
+        "tls = \"startls\"",
+        "listener[1].tls",
+        "did you mean",
+    ),
+    (
+        "\"chain.pem\"",
+        "\"chian.pem\"",
+        "tls.certificate[1].chain",
+        "correct the path",
+    ),
+    (
+        "\"users\"",
+        "\"nobody\"",
+        "auth.directory[1].path",
+        "correct the path",
+    ),
+    (
+        "passwd-file",
+        "ldap",
+        "auth.directory[1].kind",
+        "use \"passwd-file\"",
+    ),
+    ("{user}", "{usr}", "maildrop.path", "{user}"),
+    (
+        "mail/{user}",
+        "nomail/{user}",
+        "maildrop.path",
+        "mount or create it",
+    ),
+    ("login = \"60s\"", "idle = \"9m\"", "limits.idle", "10m"),
+    (
+        "\"stderr\"",
+        "\"nowhere/log\"",
+        "log.target",
+        "create the folder",
+    ),
+];
+
 #[test]
 fn every_fault_is_told_with_line_key_and_remedy() {
     let site = Site::with_users(&["ann"]);
     let right = site.configuration();
-    let faults = [
-        (
-            "shards = 2",
-            "shards = 0",
-            "server.shards",
-            "\"auto\" or to a number",
-        ),
-        ("hostname =", "hostnam =", "server.hostnam", "did you mean"),
-        (
-            "drain = \"30s\"",
-            "drain = \"30 parsecs\"",
-            "server.drain",
-            "\"30s\"",
-        ),
-        (
-            "tls = \"starttls\"",
-            "tls = \"startls\"",
-            "listener[1].tls",
-            "did you mean",
-        ),
-        (
-            "\"chain.pem\"",
-            "\"chian.pem\"",
-            "tls.certificate[1].chain",
-            "correct the path",
-        ),
-        (
-            "\"users\"",
-            "\"nobody\"",
-            "auth.directory[1].path",
-            "correct the path",
-        ),
-        (
-            "passwd-file",
-            "ldap",
-            "auth.directory[1].kind",
-            "use \"passwd-file\"",
-        ),
-        ("{user}", "{usr}", "maildrop.path", "{user}"),
-        (
-            "mail/{user}",
-            "nomail/{user}",
-            "maildrop.path",
-            "mount or create it",
-        ),
-        ("login = \"60s\"", "idle = \"9m\"", "limits.idle", "10m"),
-        (
-            "\"stderr\"",
-            "\"nowhere/log\"",
-            "log.target",
-            "create the folder",
-        ),
-    ];
     let path = site.path().join("faulty.toml");
-    for (from, to, key, remedy) in faults {
+    for (from, to, key, remedy) in FAULTS {
         let text = right.replacen(from, to, 1);
         assert_ne!(text, right, "{from}");
         fs::write(&path, &text).expect("written");

@@ -8,9 +8,10 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
 use super::client::{Client, PASSWORD};
@@ -41,6 +42,8 @@ impl Site {
     /// A site with these users, whose password is [`PASSWORD`] and whose
     /// maildrops are empty.
     pub(crate) fn with_users(users: &[&str]) -> Site {
+        static LIMIT: Once = Once::new();
+        LIMIT.call_once(raise_descriptor_limit);
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("mail")).expect("a folder");
         tls::write_certificate(folder.path());
@@ -157,6 +160,17 @@ impl Site {
             .spawn()
             .expect("it starts")
     }
+}
+
+/// Raises this process's own limit: a test may hold 500 connections, and others
+/// run beside it.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the hard limit stays");
 }
 
 /// An address of this machine that nothing else in this run listens on.

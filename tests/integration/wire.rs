@@ -237,7 +237,7 @@ fn a_flood_without_a_line_end_is_not_stored() {
 }
 
 /// Octets of memory a process has.
-fn resident(pid: u32) -> usize {
+pub(crate) fn resident(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let words = line.expect("VmRSS").split_whitespace().nth(1);
