@@ -41,8 +41,7 @@ fn user(number: usize) -> String {
 fn site(random: &mut Random) -> Site {
     let names: Vec<String> = (0..USERS).map(user).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut site = Site::with_users(&names);
-    site.login = "2s";
+    let site = Site::with_users(&names);
     for name in names {
         let mailbox = site.mailbox(name);
         for message in 1..=MESSAGES {
