@@ -1,0 +1,28 @@
+//! The real binary, as its clients and its operator meet it.
+//!
+//! Every test starts a server of its own, with a configuration and maildrops in
+//! a folder of its own and on an address of its own, so that all of them may run
+//! at once. Nothing here waits for a time: what is awaited is a line, an octet, an
+//! end, and the deadline behind it is only there to end a test that hangs.
+
+mod auth;
+mod chaos;
+mod client;
+mod demo;
+mod load;
+mod lock;
+mod mailbox;
+mod maildrop;
+mod model;
+mod observation;
+mod octets;
+mod patience;
+mod process;
+mod random;
+mod scrape;
+mod seccomp;
+mod segmentation;
+mod server;
+mod stop;
+mod tls;
+mod wire;

@@ -1,0 +1,72 @@
+//! Where `io_uring` is forbidden, the server says so.
+//!
+//! The filter is set by a small C program, since to set one from here would take
+//! unsafe code; a C compiler is what building the server takes anyway.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::server::{PROGRAM, Server, Site};
+
+/// The program that forbids; it lives as long as its folder.
+struct Forbid(TempDir);
+
+impl Forbid {
+    fn build() -> Forbid {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/forbid.c");
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let built = Command::new(compiler)
+            .args(["-Wall", "-Werror", "-o"])
+            .arg(folder.path().join("forbid"))
+            .arg(source)
+            .status();
+        assert!(built.expect("a C compiler").success());
+        Forbid(folder)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.path().join("forbid")
+    }
+
+    /// The one message of a server that is started with this error.
+    fn message(&self, errno: i32) -> String {
+        let mut command = Command::new(self.program());
+        command.arg(errno.to_string()).arg(PROGRAM);
+        let mut server: Server = Site::with_users(&["ann"]).launch(command);
+        assert_eq!(server.end().code(), Some(1), "{}", server.log());
+        let log = server.log();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        log
+    }
+}
+
+#[test]
+fn a_profile_that_forbids_io_uring_is_named_with_its_remedy() {
+    let message = Forbid::build().message(libc::EPERM);
+    assert!(
+        message.starts_with("popcore: io_uring is forbidden"),
+        "{message}"
+    );
+    for part in ["seccomp", "kernel.io_uring_disabled", "io_uring_setup"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_profile_that_hides_io_uring_is_named_with_its_remedy() {
+    let message = Forbid::build().message(libc::ENOSYS);
+    for part in ["no io_uring", "seccomp", "io_uring_setup", "Linux 6.1"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn too_little_locked_memory_is_named_with_its_remedy() {
+    let message = Forbid::build().message(libc::ENOMEM);
+    for part in ["locked-memory", "ulimit -l", "LimitMEMLOCK="] {
+        assert!(message.contains(part), "{message}");
+    }
+}

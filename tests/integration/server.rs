@@ -1,0 +1,285 @@
+//! A server of the test's own: the real binary on an address of its own.
+//!
+//! The address is one of 127.0.0.0/8 that no other test uses, so that ports are
+//! fixed and no two servers can take each other's.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use tempfile::TempDir;
+
+use super::client::{Client, PASSWORD};
+use super::mailbox::Mailbox;
+use super::patience::until;
+use super::tls;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_popcore");
+
+const POP3: u16 = 10_110;
+const POP3S: u16 = 10_995;
+const ADMIN: u16 = 10_080;
+
+/// What is configured, and the folder it is in.
+pub(crate) struct Site {
+    folder: TempDir,
+    host: Ipv4Addr,
+    pub(crate) shards: usize,
+    pub(crate) plaintext: bool,
+    pub(crate) failure_delay: &'static str,
+    pub(crate) login: &'static str,
+    pub(crate) drain: &'static str,
+    pub(crate) maildrop: &'static str,
+    pub(crate) log: &'static str,
+}
+
+impl Site {
+    /// A site with these users, whose password is [`PASSWORD`] and whose
+    /// maildrops are empty.
+    pub(crate) fn with_users(users: &[&str]) -> Site {
+        static LIMIT: Once = Once::new();
+        LIMIT.call_once(raise_descriptor_limit);
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("mail")).expect("a folder");
+        tls::write_certificate(folder.path());
+        let site = Site {
+            folder,
+            host: unused_address(),
+            shards: 2,
+            plaintext: true,
+            failure_delay: "0s",
+            login: "60s",
+            drain: "30s",
+            maildrop: "mail/{user}",
+            log: "stderr",
+        };
+        let mut lines = String::new();
+        for user in users {
+            site.mailbox(user);
+            writeln!(lines, "{user}:{{PLAIN}}{PASSWORD}").expect("a String");
+        }
+        site.write_users(&lines);
+        site
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The maildrop of a user under the template that is the default here.
+    pub(crate) fn mailbox(&self, user: &str) -> Mailbox {
+        Mailbox::make(self.path().join("mail").join(user))
+    }
+
+    /// Replaces the passwd-file.
+    pub(crate) fn write_users(&self, lines: &str) {
+        fs::write(self.path().join("users"), lines).expect("written");
+    }
+
+    pub(crate) fn pop3(&self) -> SocketAddr {
+        (self.host, POP3).into()
+    }
+
+    pub(crate) fn pop3s(&self) -> SocketAddr {
+        (self.host, POP3S).into()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        (self.host, ADMIN).into()
+    }
+
+    pub(crate) fn host(&self) -> Ipv4Addr {
+        self.host
+    }
+
+    /// Writes the configuration and gives its path.
+    pub(crate) fn configure(&self) -> PathBuf {
+        let path = self.path().join("popcore.toml");
+        fs::write(&path, self.configuration()).expect("written");
+        path
+    }
+
+    pub(crate) fn configuration(&self) -> String {
+        format!(
+            "[server]\nhostname = \"pop.example.net\"\nshards = {}\ndrain = \"{}\"\n\
+             [[listener]]\naddress = \"{}\"\ntls = \"starttls\"\n\
+             [[listener]]\naddress = \"{}\"\ntls = \"implicit\"\n\
+             [[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n\
+             [auth]\nplaintext_without_tls = {}\nfailure_delay = \"{}\"\n\
+             [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\
+             [maildrop]\npath = \"{}\"\n\
+             [limits]\nlogin = \"{}\"\n\
+             [log]\ntarget = \"{}\"\n\
+             [admin]\nlisten = \"{}\"\n",
+            self.shards,
+            self.drain,
+            self.pop3(),
+            self.pop3s(),
+            self.plaintext,
+            self.failure_delay,
+            self.maildrop,
+            self.login,
+            self.log,
+            self.admin(),
+        )
+    }
+
+    /// Starts the server and waits until it serves.
+    pub(crate) fn start(self) -> Server {
+        self.start_by(Command::new(PROGRAM))
+    }
+
+    /// Starts the server through a command that the program's arguments are
+    /// appended to, and waits until it serves.
+    pub(crate) fn start_by(self, command: Command) -> Server {
+        let server = self.launch(command);
+        server.await_ready();
+        server
+    }
+
+    /// Starts the server and waits for nothing.
+    pub(crate) fn launch(self, command: Command) -> Server {
+        let child = self.spawn(command);
+        Server { site: self, child }
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
+        let config = self.configure();
+        let stderr = File::create(self.path().join("stderr")).expect("a file");
+        command
+            .args(["serve", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("it starts")
+    }
+}
+
+/// Raises this process's own limit: a test may hold 500 connections, and others
+/// run beside it.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the hard limit stays");
+}
+
+/// An address of this machine that nothing else in this run listens on.
+fn unused_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(2);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert_ne!(number, u8::MAX, "more servers than addresses");
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high, low, number)
+}
+
+/// A running server. Dropping it ends it.
+pub(crate) struct Server {
+    pub(crate) site: Site,
+    child: Child,
+}
+
+impl Server {
+    /// Starts it again after its end.
+    pub(crate) fn restart(&mut self) {
+        assert!(!self.runs(), "it has not ended");
+        self.child = self.site.spawn(Command::new(PROGRAM));
+        self.await_ready();
+    }
+
+    fn await_ready(&self) {
+        until("the server to serve", || {
+            let log = self.log();
+            let failed = log.lines().any(|line| line.starts_with("popcore: "));
+            assert!(!failed, "{log}");
+            log.contains(" serves on ").then_some(())
+        });
+    }
+
+    /// A client that has read the greeting.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.site.pop3())
+    }
+
+    /// A client that is logged in.
+    pub(crate) fn log_in(&self, user: &str) -> Client {
+        Client::logged_in(self.site.pop3(), user)
+    }
+
+    /// A login as soon as the maildrop is free.
+    pub(crate) fn log_in_once_free(&self, user: &str) -> Client {
+        until("the maildrop to be free", || {
+            let mut client = self.connect();
+            let reply = client.try_log_in(user);
+            if reply.starts_with("+OK") {
+                return Some(client);
+            }
+            assert!(reply.starts_with("-ERR [IN-USE] "), "{reply}");
+            None
+        })
+    }
+
+    pub(crate) fn mailbox(&self, user: &str) -> Mailbox {
+        self.site.mailbox(user)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn log(&self) -> String {
+        let octets = fs::read(self.site.path().join("stderr")).expect("a log");
+        String::from_utf8(octets).expect("a log is UTF-8")
+    }
+
+    /// The first line of the log with all of these parts, as soon as there is one.
+    pub(crate) fn log_line(&self, parts: &[&str]) -> String {
+        until(&format!("a log line with {parts:?}"), || {
+            let log = self.log();
+            // A line without its end may still be written to.
+            let whole = &log[..=log.rfind('\n')?];
+            let mut lines = whole.lines();
+            let found = lines.find(|line| parts.iter().all(|part| line.contains(part)));
+            found.map(str::to_owned)
+        })
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        let pid = Pid::from_raw(pid).expect("a process id");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for the server to end of its own accord.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        until("the server to end", || {
+            self.child.try_wait().expect("a child")
+        })
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended, which is all that is wanted here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
