@@ -30,11 +30,18 @@ pub const COMPLETION_QUEUE: u32 = 8192;
 /// Completions a shard dispatches before the tasks they woke may run.
 pub const COMPLETIONS_A_TURN: usize = 1024;
 
-/// Octets of the buffers that replies are written into and messages read into.
-pub const BUFFER: usize = 32 * 1024;
+/// Octets of the buffers that replies are written into: those of a poll of an
+/// ordinary maildrop fit, and a burst of connections costs little.
+pub const REPLY_BUFFER: usize = 4 * 1024;
 
-/// Buffers a shard keeps for its next connections: 8 MiB.
-pub const POOLED_BUFFERS: usize = 256;
+/// Octets of the buffers that messages and long listings go through.
+pub const WINDOW: usize = 32 * 1024;
+
+/// Reply buffers a shard keeps for its next connections: 4 MiB.
+pub const POOLED_REPLY_BUFFERS: usize = 1024;
+
+/// Windows a shard keeps for its next messages: 2 MiB.
+pub const POOLED_WINDOWS: usize = 64;
 
 /// How long a client may take to read one buffer of what is sent to it.
 pub const WRITE_STALL: Duration = Duration::from_mins(1);
@@ -50,6 +57,8 @@ pub const PROVIDED_BUFFERS: u16 = 256;
 pub const PROVIDED_BUFFER: usize = 4 * 1024;
 
 const _: () = assert!(COMPLETION_QUEUE >= 2 * SUBMISSION_QUEUE);
+const _: () = assert!(REPLY_BUFFER >= 2 * REPLY_ROOM);
+const _: () = assert!(WINDOW > REPLY_BUFFER);
 const _: () = assert!(PIPELINED >= PROVIDED_BUFFER);
 /// Longest unique-id in octets (RFC 1939, section 7, UIDL).
 pub const UNIQUE_ID: usize = 70;

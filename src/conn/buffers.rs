@@ -2,31 +2,63 @@
 //!
 //! A connection borrows a buffer while it has something to say or to read and
 //! gives it back when that has been sent, so that a shard owns as many as it has
-//! connections at work, not as it has connections. What is above the pool's
-//! bound after a burst goes back to the allocator.
+//! connections at work, not as it has connections. There are two sizes: a burst
+//! of a thousand greetings takes a thousand of the small ones, and only a message
+//! or a long listing needs a large one. What is above the pool's bounds after a
+//! burst goes back to the allocator.
 
 use std::cell::RefCell;
 
 use crate::limits;
 
-/// Buffers of one size.
+/// What a buffer is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Replies: [`limits::REPLY_BUFFER`] octets.
+    Reply,
+    /// A window of a message or a long listing: [`limits::WINDOW`] octets.
+    Window,
+}
+
+impl Purpose {
+    /// The smallest buffer that holds `octets`, or the largest there is.
+    pub(super) fn for_octets(octets: u64) -> Purpose {
+        if octets <= limits::REPLY_BUFFER as u64 {
+            Purpose::Reply
+        } else {
+            Purpose::Window
+        }
+    }
+}
+
+/// Free buffers.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    free: RefCell<Vec<Vec<u8>>>,
+    small: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Buffers {
-    /// An empty buffer of [`limits::BUFFER`] octets.
-    pub fn lend(&self) -> Vec<u8> {
-        let kept = self.free.borrow_mut().pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(limits::BUFFER))
+    /// An empty buffer.
+    pub(super) fn lend(&self, purpose: Purpose) -> Vec<u8> {
+        let (free, octets) = match purpose {
+            Purpose::Reply => (&self.small, limits::REPLY_BUFFER),
+            Purpose::Window => (&self.large, limits::WINDOW),
+        };
+        let kept = free.borrow_mut().pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(octets))
     }
 
-    /// Takes a buffer back. One that is not of the pool's making (an empty
-    /// vector that stood in for it) is dropped.
-    pub fn take_back(&self, mut buffer: Vec<u8>) {
-        let mut free = self.free.borrow_mut();
-        if buffer.capacity() >= limits::BUFFER && free.len() < limits::POOLED_BUFFERS {
+    /// Takes a buffer back. One that is not of the pool's making (a vector of a
+    /// few octets that stood in for it) is dropped.
+    pub(super) fn take_back(&self, mut buffer: Vec<u8>) {
+        let (free, most) = match buffer.capacity() {
+            limits::WINDOW => (&self.large, limits::POOLED_WINDOWS),
+            limits::REPLY_BUFFER => (&self.small, limits::POOLED_REPLY_BUFFERS),
+            _ => return,
+        };
+        let mut free = free.borrow_mut();
+        if free.len() < most {
             buffer.clear();
             free.push(buffer);
         }
@@ -38,22 +70,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_come_back_empty_and_the_pool_is_bounded() {
+    fn buffers_come_back_empty_and_to_their_own_pool() {
         let buffers = Buffers::default();
-        let mut one = buffers.lend();
-        one.extend_from_slice(b"secret");
-        let address = one.as_ptr();
-        buffers.take_back(one);
-        let again = buffers.lend();
-        assert_eq!((again.as_ptr(), again.len()), (address, 0));
+        for purpose in [Purpose::Reply, Purpose::Window] {
+            let mut one = buffers.lend(purpose);
+            let capacity = one.capacity();
+            one.extend_from_slice(b"secret");
+            let address = one.as_ptr();
+            buffers.take_back(one);
+            let again = buffers.lend(purpose);
+            assert_eq!((again.as_ptr(), again.len()), (address, 0));
+            assert_eq!(again.capacity(), capacity);
+        }
+    }
+
+    #[test]
+    fn the_pools_are_bounded_and_take_no_stranger() {
+        let buffers = Buffers::default();
         buffers.take_back(Vec::new());
-        assert!(buffers.free.borrow().is_empty());
-        let many: Vec<Vec<u8>> = (0..limits::POOLED_BUFFERS + 5)
-            .map(|_| buffers.lend())
+        buffers.take_back(Vec::with_capacity(100));
+        let many: Vec<Vec<u8>> = (0..limits::POOLED_WINDOWS + 5)
+            .map(|_| buffers.lend(Purpose::Window))
             .collect();
         for buffer in many {
             buffers.take_back(buffer);
         }
-        assert_eq!(buffers.free.borrow().len(), limits::POOLED_BUFFERS);
+        assert!(buffers.small.borrow().is_empty());
+        assert_eq!(buffers.large.borrow().len(), limits::POOLED_WINDOWS);
     }
 }

@@ -24,6 +24,7 @@ use crate::session::Outcome;
 use crate::wire::{Encoder, TopLimit};
 
 use super::Connection;
+use super::buffers::Purpose;
 use super::link::Broken;
 
 /// Octets that [`Encoder::finish`] may add: a line end and the terminator.
@@ -68,7 +69,7 @@ impl Connection {
             file,
             stored,
             offset: 0,
-            octets: self.context.buffers.lend(),
+            octets: self.context.buffers.lend(Purpose::for_octets(stored)),
         };
         // The first window comes before the first line: a file that cannot be
         // read still gets its `-ERR`.
@@ -102,9 +103,15 @@ impl Connection {
     }
 
     async fn begin(&mut self, octets: Octets, body_lines: Option<u64>) -> Result<(), Broken> {
-        if self.out.room() < limits::REPLY_ROOM {
+        let earlier = self.out.as_bytes().len();
+        if earlier > limits::REPLY_ROOM {
             self.flush().await?;
-            self.make_room();
+        }
+        // Earlier replies, the first line and the end leave with the message.
+        let around = (earlier + limits::REPLY_LINE) as u64;
+        let wanted = octets.get().saturating_add(around);
+        if (self.out.room() as u64) < wanted.min(limits::WINDOW as u64) {
+            self.replace_output(Purpose::for_octets(wanted));
         }
         match body_lines {
             None => reply::message_follows(&mut self.out, octets),
@@ -158,7 +165,7 @@ impl Connection {
         let length = bytes.len() - KEPT;
         self.out.buffer_mut().truncate(length);
         self.flush().await?;
-        self.make_room();
+        self.make_room(Purpose::Window);
         self.out.push(&kept);
         Ok(())
     }

@@ -6,7 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use std::time::Instant;
 use rustix::net::Shutdown;
 
 use super::Context;
+use super::buffers::Purpose;
 use crate::limits;
 use crate::ring::{Handle, Received, Receiver};
 use crate::shard::deadlines::{Alarm, Signal};
@@ -48,6 +49,9 @@ pub(super) enum Arrival {
     Deadline,
 }
 
+/// Room for a record's head and tail beside its text.
+const RECORD: u64 = 64;
+
 enum Transport {
     Clear,
     Tls(Box<Secured>),
@@ -81,20 +85,30 @@ impl Link {
             let Some(raw) = self.receive().await? else {
                 return Ok(Arrival::Deadline);
             };
-            let Transport::Tls(secured) = &mut self.transport else {
+            if let Transport::Clear = self.transport {
                 return Ok(Arrival::Bytes(raw));
-            };
-            let mut clear = Vec::new();
-            let received = secured.receive(&raw, &mut clear);
-            self.send_pending().await?;
-            received.map_err(Broken::Tls)?;
+            }
+            let clear = Box::pin(self.decrypt(raw)).await?;
             if !clear.is_empty() {
                 return Ok(Arrival::Bytes(clear));
             }
-            if matches!(&self.transport, Transport::Tls(secured) if secured.is_closed()) {
-                return Err(Broken::Closed);
-            }
         }
+    }
+
+    /// The clear text of records, of which there may be none.
+    async fn decrypt(&mut self, records: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        let Transport::Tls(secured) = &mut self.transport else {
+            unreachable!("only TLS has records");
+        };
+        let mut clear = Vec::new();
+        let received = secured.receive(&records, &mut clear);
+        let closed = secured.is_closed();
+        self.send_pending().await?;
+        received.map_err(Broken::Tls)?;
+        if clear.is_empty() && closed {
+            return Err(Broken::Closed);
+        }
+        Ok(clear)
     }
 
     /// Raw bytes from the socket; nothing if the deadline passed first.
@@ -131,42 +145,47 @@ impl Link {
     pub(super) async fn send(&mut self, clear: Vec<u8>) -> Result<Vec<u8>, Broken> {
         match &mut self.transport {
             Transport::Clear => self.send_raw(clear).await,
-            Transport::Tls(secured) => {
-                let mut records = self.context.buffers.lend();
-                secured.encrypt(&clear, &mut records).map_err(Broken::Tls)?;
-                let records = self.send_raw(records).await?;
-                self.context.buffers.take_back(records);
-                let mut clear = clear;
-                clear.clear();
-                Ok(clear)
-            }
+            Transport::Tls(_) => Box::pin(self.encrypt(clear)).await,
         }
     }
 
-    async fn send_raw(&mut self, octets: Vec<u8>) -> Result<Vec<u8>, Broken> {
+    async fn encrypt(&mut self, mut clear: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        let Transport::Tls(secured) = &mut self.transport else {
+            unreachable!("only TLS has records");
+        };
+        let mut records = self
+            .context
+            .buffers
+            .lend(Purpose::for_octets(clear.len() as u64 + RECORD));
+        secured.encrypt(&clear, &mut records).map_err(Broken::Tls)?;
+        clear.clear();
+        let records = self.send_raw(records).await?;
+        self.context.buffers.take_back(records);
+        Ok(clear)
+    }
+
+    /// Sends octets as they are. Not an `async fn`: the future would keep its
+    /// arguments beside what it makes of them.
+    fn send_raw(&self, octets: Vec<u8>) -> impl Future<Output = Result<Vec<u8>, Broken>> + Unpin {
         self.alarm.set(Instant::now() + limits::WRITE_STALL);
         let expected = octets.len();
-        let mut sending = pin!(self.context.ring.send(&self.socket, octets));
-        let alarm = &self.alarm;
-        let (sent, mut octets) = poll_fn(|context| {
-            if let Poll::Ready(done) = sending.as_mut().poll(context) {
-                return Poll::Ready(Ok(done));
+        let mut sending = self.context.ring.send(&self.socket, octets);
+        poll_fn(move |context| {
+            if let Poll::Ready((sent, mut octets)) = Pin::new(&mut sending).poll(context) {
+                octets.clear();
+                return Poll::Ready(match sent {
+                    Ok(sent) if sent == expected => Ok(octets),
+                    // The kernel stops in the midst only when the connection is
+                    // gone.
+                    Ok(_) => Err(Broken::Closed),
+                    Err(error) => Err(Broken::Lost(error)),
+                });
             }
-            alarm.poll_signal(context).map(|signal| match signal {
+            self.alarm.poll_signal(context).map(|signal| match signal {
                 Signal::Deadline => Err(Broken::Stalled),
                 Signal::Shutdown => Err(Broken::Shutdown),
             })
         })
-        .await?;
-        match sent {
-            Ok(sent) if sent == expected => {
-                octets.clear();
-                Ok(octets)
-            }
-            // The kernel stops in the midst only when the connection is gone.
-            Ok(_) => Err(Broken::Closed),
-            Err(error) => Err(Broken::Lost(error)),
-        }
     }
 
     /// Takes the connection into TLS; gives the clear text that came with the
@@ -185,7 +204,7 @@ impl Link {
                 return Err(Broken::HandshakeTimeout);
             };
             let result = secured.receive(&raw, &mut early);
-            let mut records = self.context.buffers.lend();
+            let mut records = self.context.buffers.lend(Purpose::Reply);
             secured.take_pending(&mut records);
             if !records.is_empty() {
                 records = self.send_raw(records).await?;
@@ -210,21 +229,23 @@ impl Link {
         Ok(())
     }
 
-    /// Ends the connection: `close_notify` where it has TLS and still works,
-    /// then close.
-    pub(super) async fn close(mut self, works: bool) {
-        if works {
-            if let Transport::Tls(secured) = &mut self.transport {
-                secured.close();
-                // The session is over; a client that does not hear of it any
-                // more has lost nothing.
-                let _ = self.send_pending().await;
-            }
-            // The peer sees the end of the stream even where it still has
-            // commands on their way, which would make the kernel answer a close
-            // alone with a reset that destroys what it has not read yet.
-            let _ = rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write);
+    /// Tells the client that no more will come: `close_notify` where there is
+    /// TLS, then the end of the stream.
+    pub(super) async fn say_goodbye(&mut self) {
+        if let Transport::Tls(secured) = &mut self.transport {
+            secured.close();
+            // The session is over; a client that does not hear of it any more
+            // has lost nothing.
+            let _ = Box::pin(self.send_pending()).await;
         }
+        // Where the client still has commands on their way, a close alone makes
+        // the kernel answer with a reset, which destroys what the client has
+        // not read yet.
+        let _ = rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write);
+    }
+
+    /// Closes the socket.
+    pub(super) fn close(self) {
         let Link {
             context,
             socket,

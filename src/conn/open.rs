@@ -8,10 +8,11 @@ use crate::ring;
 use crate::session::{Deletions, Outcome};
 
 use super::Connection;
+use super::link::Broken;
 
 impl Connection {
     /// Locks and reads the maildrop of a user who has just logged in.
-    pub(super) async fn open(&mut self, account: Account) -> Outcome {
+    pub(super) async fn open(&mut self, account: Account) -> Result<Outcome, Broken> {
         let services = Arc::clone(&self.context.services);
         let path = match account.mail {
             Some(path) => path,
@@ -23,9 +24,8 @@ impl Connection {
                 Err(error) => {
                     let refused = Err(OpenError::no_path(&account.user, error));
                     self.report.opened(&self.context.counters, &refused);
-                    return Outcome::MaildropOpened(
-                        refused.map(|Opened { snapshot, .. }| snapshot),
-                    );
+                    let refused = refused.map(|Opened { snapshot, .. }| snapshot);
+                    return Ok(Outcome::MaildropOpened(refused));
                 }
             },
         };
@@ -38,17 +38,18 @@ impl Connection {
             Err(in_use) => Err(OpenError::from(in_use)),
         };
         self.report.opened(&self.context.counters, &opened);
-        Outcome::MaildropOpened(opened.map(|Opened { snapshot, lock }| {
+        let opened = opened.map(|Opened { snapshot, lock }| {
             self.maildrop = Some(super::Maildrop {
                 snapshot: Arc::clone(&snapshot),
                 _lock: lock,
             });
             snapshot
-        }))
+        });
+        Ok(Outcome::MaildropOpened(opened))
     }
 
     /// Removes what the session has marked (UPDATE, RFC 1939, section 6).
-    pub(super) async fn commit(&mut self, deletions: Deletions) -> Outcome {
+    pub(super) async fn commit(&mut self, deletions: Deletions) -> Result<Outcome, Broken> {
         let Some(maildrop) = &self.maildrop else {
             unreachable!("messages are removed from an open maildrop");
         };
@@ -65,6 +66,6 @@ impl Connection {
             let root = maildrop.snapshot.root().display();
             tracing::warn!("{root}: {count} messages could not be removed; {help}");
         }
-        Outcome::Committed(report)
+        Ok(Outcome::Committed(report))
     }
 }

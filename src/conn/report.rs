@@ -1,6 +1,6 @@
 //! What a connection tells the counters and the log.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::auth::{Account, Refusal, UserName};
 use crate::maildrop::{OpenError, Opened};
@@ -26,8 +26,6 @@ pub(super) struct Report {
     pub(super) at: Where,
     begun: Instant,
     command: Option<Command>,
-    /// When the password was given that is being checked.
-    login: Option<Instant>,
     failed_logins: u32,
 }
 
@@ -37,7 +35,6 @@ impl Report {
             at,
             begun,
             command: None,
-            login: None,
             failed_logins: 0,
         }
     }
@@ -61,24 +58,27 @@ impl Report {
         }
     }
 
+    /// How long the command that is being answered has taken so far.
+    fn since_command(&self) -> Duration {
+        let since = self.command.as_ref().map(|command| command.since);
+        since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
     /// A password was checked.
     pub(super) fn login(
         &mut self,
         counters: &ShardWriter,
         user: &UserName,
         verdict: &Result<Account, Refusal>,
-        begun: Instant,
     ) {
         let (result, fault) = match verdict {
-            Ok(_) => {
-                self.login = Some(begun);
-                return;
-            }
+            // It is booked once the maildrop is open, or is not.
+            Ok(_) => return,
             Err(Refusal::Rejected) => (LoginResult::Rejected, LoginFault::Rejected),
             Err(Refusal::Disabled(_)) => (LoginResult::Disabled, LoginFault::Disabled),
             Err(Refusal::Unavailable) => (LoginResult::Unavailable, LoginFault::Unavailable),
         };
-        counters.login(result, begun.elapsed());
+        counters.login(result, self.since_command());
         self.failed_logins += 1;
         let line = FailedLogin {
             user: user.as_bytes(),
@@ -91,7 +91,7 @@ impl Report {
     }
 
     /// A maildrop was opened, or not, for a user whose password was right.
-    pub(super) fn opened(&mut self, counters: &ShardWriter, opened: &Result<Opened, OpenError>) {
+    pub(super) fn opened(&self, counters: &ShardWriter, opened: &Result<Opened, OpenError>) {
         let result = match opened {
             Ok(_) => LoginResult::Accepted,
             Err(OpenError::InUse(_)) => LoginResult::InUse,
@@ -100,9 +100,7 @@ impl Report {
                 LoginResult::MaildropFault
             }
         };
-        if let Some(since) = self.login.take() {
-            counters.login(result, since.elapsed());
-        }
+        counters.login(result, self.since_command());
     }
 
     /// The session is over.

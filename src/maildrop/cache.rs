@@ -153,7 +153,7 @@ impl SnapshotCache {
 
 impl Part {
     fn insert(&mut self, snapshot: Arc<Snapshot>, memory: usize) {
-        let key: Arc<Path> = snapshot.asked().into();
+        let key = Arc::clone(snapshot.asked());
         let at = self.entries.insert(Entry {
             key: Arc::clone(&key),
             snapshot,
@@ -266,7 +266,7 @@ mod tests {
                         let root = format!("/m/{}", (round * 7 + thread) % 90);
                         cache.put(snapshot(&root, round % 9));
                         let found = cache.get(Path::new(&root));
-                        assert!(found.is_none_or(|found| found.asked() == Path::new(&root)));
+                        assert!(found.is_none_or(|found| **found.asked() == *Path::new(&root)));
                     }
                 });
             }

@@ -59,8 +59,8 @@ impl LockTable {
 
     /// Takes the lock of the maildrop at `key`, a canonical path, or says since
     /// when another session has it. Never waits for that session.
-    pub fn try_lock(&self, key: &Path) -> Result<LockGuard, InUse> {
-        let key: Arc<Path> = key.into();
+    pub fn try_lock(&self, key: impl Into<Arc<Path>>) -> Result<LockGuard, InUse> {
+        let key = key.into();
         match self.table.part(&key).entry(Arc::clone(&key)) {
             Entry::Occupied(held) => Err(InUse { since: *held.get() }),
             Entry::Vacant(free) => {

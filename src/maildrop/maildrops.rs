@@ -46,7 +46,7 @@ impl Maildrops {
         };
         // The lock comes first: what is listed while another session may still
         // delete would be wrong at once.
-        let lock = self.locks.try_lock(snapshot.root())?;
+        let lock = self.locks.try_lock(Arc::clone(snapshot.root()))?;
         Ok(match stamps::current_without_blocking(&snapshot) {
             Freshness::Fresh => Some(Opened { snapshot, lock }),
             Freshness::Changed | Freshness::Unknown => None,
@@ -56,8 +56,8 @@ impl Maildrops {
     /// Opens a maildrop whatever it takes, and remembers what it read. BLOCKING.
     pub fn open(&self, path: &Path) -> Result<Opened, OpenError> {
         let root = scan::canonical(path)?;
-        let lock = self.locks.try_lock(&root)?;
-        let known = self.cache.get(path).filter(|known| known.root() == root);
+        let lock = self.locks.try_lock(root.as_path())?;
+        let known = self.cache.get(path).filter(|known| **known.root() == *root);
         if let Some(snapshot) = &known
             && stamps::current(snapshot) == Freshness::Fresh
         {

@@ -28,6 +28,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -85,8 +86,10 @@ pub(super) type Hash = [u8; 32];
 /// The messages of one maildrop at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    asked: Box<Path>,
-    root: Box<Path>,
+    /// One allocation with the root where no link lies between, and with the
+    /// keys of cache and lock.
+    asked: Arc<Path>,
+    root: Arc<Path>,
     standing: Standing,
     entries: Box<[Entry]>,
     names: Box<[u8]>,
@@ -203,12 +206,12 @@ impl Snapshot {
     }
 
     /// The maildrop's path as the template gave it: the cache's key.
-    pub fn asked(&self) -> &Path {
+    pub fn asked(&self) -> &Arc<Path> {
         &self.asked
     }
 
     /// The maildrop's path without any link: the lock's key.
-    pub fn root(&self) -> &Path {
+    pub fn root(&self) -> &Arc<Path> {
         &self.root
     }
 
@@ -271,9 +274,14 @@ impl Snapshot {
                     | mark(is_hashed, HASHED),
             });
         }
+        let shared: Arc<Path> = asked.into();
         Self {
-            asked: asked.into(),
-            root: root.into(),
+            root: if asked == root {
+                Arc::clone(&shared)
+            } else {
+                root.into()
+            },
+            asked: shared,
             standing,
             entries: entries.into(),
             names: names.into(),

@@ -85,7 +85,7 @@ impl Ring {
         &self,
         socket: &Handle,
         buffer: Vec<u8>,
-    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + use<> {
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + Unpin + use<> {
         let length = u32::try_from(buffer.len()).expect("output buffers are small");
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), buffer.as_ptr(), length)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)

@@ -240,10 +240,5 @@ fn welcome(
         tls,
         alarm,
     };
-    let serving = conn::serve(Rc::clone(context), accepted);
-    glommio::spawn_local(async move {
-        serving.await;
-        drop(entry);
-    })
-    .detach();
+    glommio::spawn_local(conn::serve(Rc::clone(context), accepted, entry)).detach();
 }

@@ -154,7 +154,7 @@ fn what_is_not_there_is_empty() {
     let maildrop = Maildrop::new();
     let missing = maildrop.path.with_file_name("bob").join("deeper");
     let snapshot = open(&missing, None).expect("an empty maildrop");
-    assert!(snapshot.is_empty() && snapshot.root() == missing);
+    assert!(snapshot.is_empty() && **snapshot.root() == *missing);
     assert_eq!(current(&snapshot), Freshness::Fresh);
     fs::create_dir_all(missing.join("new")).expect("a folder");
     assert_eq!(current(&snapshot), Freshness::Changed);
@@ -211,8 +211,8 @@ fn a_maildrop_may_be_reached_through_the_operators_links() {
     symlink(&maildrop.path, &link).expect("a link");
     let snapshot = open(&link, None).expect("it opens");
     assert_eq!(snapshot.len(), 1);
-    assert_eq!(snapshot.root(), maildrop.path);
-    assert_eq!(snapshot.asked(), link);
+    assert_eq!(**snapshot.root(), *maildrop.path);
+    assert_eq!(**snapshot.asked(), *link);
 }
 
 fn fault(result: Result<Snapshot, OpenError>) -> (bool, String) {
