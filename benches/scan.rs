@@ -117,7 +117,11 @@ fn freshness(criterion: &mut Criterion) {
             misses += u64::from(freshness == Freshness::Unknown);
         });
     });
-    assert!(misses * 100 <= checks, "{misses} of {checks} missed");
+    // One in a hundred, and one of a few.
+    assert!(
+        misses * 100 <= checks.max(100),
+        "{misses} of {checks} missed"
+    );
 }
 
 criterion_group!(benches, freshness, first_scans);

@@ -95,8 +95,14 @@ pub(super) fn certificates(
     mut section: Section<'_>,
     base: &Path,
 ) -> Option<Vec<CertificateOptions>> {
-    let read: Vec<_> = section
-        .tables("certificate")
+    let sections = section.tables("certificate");
+    // One that is never served would be noticed by the clients of its names.
+    if let Some(second) = sections.get(1) {
+        let problem = "a second certificate cannot be served in this version";
+        let remedy = "remove it, or name one certificate for all host names";
+        section.file().reject(second.place(), problem, remedy);
+    }
+    let read: Vec<_> = sections
         .into_iter()
         .map(|section| certificate(section, base))
         .collect();

@@ -443,6 +443,18 @@ fn a_tls_listener_needs_a_certificate() {
 }
 
 #[test]
+fn a_second_certificate_is_not_there_yet() {
+    let folder = Folder::new();
+    let second = "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n";
+    assert_eq!(
+        folder.faults(&format!("{VALID}{second}")),
+        [
+            "22: tls.certificate[2]: a second certificate cannot be served in this version; remove it, or name one certificate for all host names"
+        ]
+    );
+}
+
+#[test]
 fn root_may_become_a_user_by_name_or_number() {
     let folder = Folder::new();
     let with = |lines: &str| VALID.replace("[[listener]]", &format!("{lines}\n[[listener]]"));

@@ -198,7 +198,7 @@ mod tests {
     fn instructions_name_every_address_and_command() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let running = Running {
-            folder: Path::new("/tmp/d"),
+            folder: Path::new("/srv/d"),
             listeners: &[
                 (address(1110), TlsMode::Starttls),
                 (address(1995), TlsMode::Implicit),
@@ -211,8 +211,8 @@ mod tests {
             "alice    password \"demo\", stored as {PLAIN}",
             "dave     password \"two words\", stored as {ARGON2ID}",
             "  curl -u alice:demo pop3://127.0.0.1:1110/\n",
-            "  curl --cacert '/tmp/d/certificate.pem' --ssl-reqd -u alice:demo pop3://localhost:1110/1\n",
-            "  curl --cacert '/tmp/d/certificate.pem' -u alice:demo pop3s://localhost:1995/1\n",
+            "  curl --cacert '/srv/d/certificate.pem' --ssl-reqd -u alice:demo pop3://localhost:1110/1\n",
+            "  curl --cacert '/srv/d/certificate.pem' -u alice:demo pop3s://localhost:1995/1\n",
             "  curl http://127.0.0.1:9110/metrics\n",
             "  popcore-loadgen --target 127.0.0.1:1110 --sessions 16 --duration 10 --profile poll --users 'user{0..199}' --password demo\n",
             "  port 1995 with SSL/TLS\n",
