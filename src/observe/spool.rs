@@ -181,16 +181,14 @@ mod tests {
         };
         let (spool, worker) = Spool::start(sink, 1 << 20).expect("a thread");
         drop(pass);
-        for n in 0..1000 {
-            (&*spool)
-                .write_all(format!("{n}\n").as_bytes())
-                .expect("taken");
+        let lines: Vec<String> = (0..1000).map(|n| format!("{n}\n")).collect();
+        for line in &lines {
+            (&*spool).write_all(line.as_bytes()).expect("taken");
         }
         drop(worker);
         let batches: Vec<Vec<u8>> = batches.iter().collect();
         let text = String::from_utf8(batches.concat()).expect("UTF-8");
-        let expected: String = (0..1000).map(|n| format!("{n}\n")).collect();
-        assert_eq!(text, expected);
+        assert_eq!(text, lines.concat());
         assert!(batches.len() < 100, "{} writes", batches.len());
         assert_eq!(spool.dropped(), 0);
     }

@@ -113,7 +113,8 @@ fn a_message_truncated_in_mid_retr_ends_its_session_without_terminator() {
     assert!(!rest.ends_with(b"\r\n.\r\n"));
     server.log_line(&["pop3(ann)", "Message failed", "retr=0/0, del=0/1"]);
     assert_eq!(other.text("RETR 1"), model::sent(&message(1)));
-    drop(server.log_in_once_free("ann"));
+    let mut client = server.log_in_once_free("ann");
+    assert_eq!(client.text("RETR 1"), model::sent(&large[..100]));
 }
 
 #[test]
@@ -367,6 +368,27 @@ fn renames_at_any_time_hide_no_message_from_a_listing_or_a_removal() {
         client.quit();
     });
     assert!(mailbox.names().is_empty(), "{:?}", mailbox.names());
+}
+
+#[test]
+fn renames_at_any_time_hide_no_message_from_a_fetch() {
+    let site = Site::with_users(&["ann"]);
+    let mailbox = site.mailbox("ann");
+    mailbox.fill(20);
+    let server = site.start();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| rename_about(&mailbox, 20, &stop));
+        let _stop = Stop(&stop);
+        for round in 0..20 {
+            let mut client = server.log_in("ann");
+            for number in 1..=20 {
+                let sent = client.text(&format!("RETR {number}"));
+                assert_eq!(sent, model::sent(&message(number)), "round {round}");
+            }
+            client.quit();
+        }
+    });
 }
 
 /// Stops what goes on beside a test, also where the test fails.

@@ -85,6 +85,18 @@ fn metrics_tell_what_sessions_did_over_all_shards() {
 }
 
 #[test]
+fn the_octets_of_top_are_those_that_were_sent() {
+    let server = server();
+    let mut client = server.log_in("ann");
+    let sent = client.text("TOP 2 1000");
+    let octets = model::unstuffed(&sent).len() as u64;
+    client.quit();
+    server.log_line(&["pop3(ann)", &format!(" top=1/{octets}, ")]);
+    let series = "popcore_message_octets_sent_total{command=\"top\"}";
+    assert_eq!(at_rest(&server).value(series), octets);
+}
+
+#[test]
 fn open_sessions_are_counted_while_they_are() {
     let server = server();
     let clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
