@@ -49,6 +49,10 @@ pub const WRITE_STALL: Duration = Duration::from_mins(1);
 /// Threads of a shard for what may wait on a disk: listings and removals.
 pub const POOL_THREADS: usize = 4;
 
+/// How long a busy shard may go without a look at what other threads woke: an
+/// answer to a login waits for it.
+pub const TURN: Duration = Duration::from_millis(1);
+
 /// Buffers a shard provides to the kernel for receiving.
 pub const PROVIDED_BUFFERS: u16 = 256;
 

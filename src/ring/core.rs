@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::Waker;
 use std::time::Duration;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
@@ -136,8 +136,20 @@ impl Core {
         }
     }
 
-    /// Hands queued entries to the kernel and runs its deferred work.
-    pub(super) fn submit(&mut self, counters: &Counters) -> io::Result<()> {
+    /// Has the kernel run an item of deferred work, whatever else there is.
+    pub(super) fn clear_flag(&mut self, counters: &Counters) {
+        let entry = opcode::Nop::new()
+            .build()
+            .flags(Flags::ASYNC)
+            .user_data(NOBODY);
+        // SAFETY: the entry holds no address.
+        unsafe { self.push(entry, counters) };
+    }
+
+    /// Hands queued entries to the kernel and runs its deferred work. Says
+    /// whether there were entries.
+    pub(super) fn submit(&mut self, counters: &Counters) -> io::Result<bool> {
+        let mut any = false;
         loop {
             let submission = self.uring.submission();
             let (queued, taskrun) = (!submission.is_empty(), submission.taskrun());
@@ -147,19 +159,20 @@ impl Core {
                 count(&counters.overflows);
             }
             if !queued && !taskrun && !overflow {
-                return Ok(());
+                return Ok(any);
             }
+            any |= queued;
             count(&counters.enters);
             match self.uring.submit() {
                 Ok(_) => {}
                 // EBUSY: the completion queue must be emptied first; EAGAIN: the
                 // kernel is short of memory; EINTR: a signal. Entries stay
                 // queued, and the driver comes back after it has dispatched.
-                Err(error) if is_transient(&error) => return Ok(()),
+                Err(error) if is_transient(&error) => return Ok(any),
                 Err(error) => return Err(error),
             }
             if self.waiting.is_empty() {
-                return Ok(());
+                return Ok(any);
             }
             while let Some(entry) = self.waiting.front() {
                 // SAFETY: `push` was promised this of every entry that waits.

@@ -1,13 +1,44 @@
 //! The task that turns the ring.
+//!
+//! A turn hands queued submissions to the kernel, runs its deferred work and
+//! dispatches the completions, and then always lets the other tasks run: it is
+//! they who queue the next submissions, and glommio must come round to what other
+//! threads woke.
+//!
+//! **The flag that stays.** `IORING_SQ_TASKRUN` says that deferred work waits for
+//! us to enter, and while it stands the driver must not sleep: the kernel signals
+//! the eventfd only for the first item of its list. But the kernel takes the flag
+//! down *before* it takes the list, and only when there is a list. An item that
+//! another CPU adds between the two is run with the others and leaves the flag up
+//! over an empty list, and entering again does not take it down. A driver that
+//! goes round as long as it stands never ends if the next thing to happen is not
+//! the ring's, such as the answer of an auth thread that everybody waits for.
+//! Sleeping in spite of the flag would be wrong where it is true (one entry runs
+//! only some of a long list). So after a few turns that brought nothing the
+//! driver makes an item of its own, a no-op that a kernel thread completes: the
+//! kernel takes the flag down as it runs it.
 
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Poll, Waker};
 
-use super::Ring;
 use super::sleeper::Sleeper;
+use super::{Ring, count};
 use crate::limits;
+
+/// Turns that bring nothing, in a row, before the flag counts as one that stays.
+/// Each of them runs what deferred work there is, so that a true flag is seldom
+/// taken for a false one; it would cost a no-op.
+const FRUITLESS: u32 = 4;
+
+/// What a look at the ring before sleeping found.
+enum Rest {
+    /// There is something to do at once.
+    None,
+    /// The driver has slept and was woken.
+    Slept,
+}
 
 impl Ring {
     /// Turns the ring for as long as its shard lives. Runs as one task of the
@@ -20,38 +51,47 @@ impl Ring {
     pub async fn drive(self) -> io::Result<()> {
         let mut sleeper = Sleeper::new(&self.shared.eventfd)?;
         let mut woken: Vec<Waker> = Vec::new();
+        let mut fruitless = 0;
         self.shared.core.borrow_mut().notify_completions(false);
         loop {
-            let dispatched = {
+            let (submitted, dispatched) = {
                 let mut core = self.shared.core.borrow_mut();
-                core.submit(&self.shared.counters)?;
-                core.dispatch(
-                    limits::COMPLETIONS_A_TURN,
-                    &self.shared.counters,
-                    &mut woken,
-                )
+                let submitted = core.submit(&self.shared.counters)?;
+                let most = limits::COMPLETIONS_A_TURN;
+                let dispatched = core.dispatch(most, &self.shared.counters, &mut woken);
+                (submitted, dispatched)
             };
             // Woken outside the borrow: what a waker runs may use the ring.
             for waker in woken.drain(..) {
                 waker.wake();
             }
             if dispatched > 0 {
-                // The tasks just woken run before the next turn, and so do
-                // glommio's own; their submissions go out together.
-                yield_now().await;
-            } else {
-                self.sleep(&mut sleeper).await?;
+                fruitless = 0;
+            } else if let Rest::Slept = self.sleep(&mut sleeper).await? {
+                fruitless = 0;
+                continue;
+            } else if !submitted {
+                fruitless += 1;
             }
+            if fruitless > FRUITLESS {
+                fruitless = 0;
+                count(&self.shared.counters.flags_cleared);
+                let mut core = self.shared.core.borrow_mut();
+                core.clear_flag(&self.shared.counters);
+            }
+            // The tasks just woken run before the next turn, and so do
+            // glommio's own; their submissions go out together.
+            yield_now().await;
         }
     }
 
     /// Waits until a task queues a submission or the kernel has a completion.
-    async fn sleep(&self, sleeper: &mut Sleeper) -> io::Result<()> {
+    async fn sleep(&self, sleeper: &mut Sleeper) -> io::Result<Rest> {
+        let mut rest = Rest::None;
         let result = poll_fn(|context| {
             let mut core = self.shared.core.borrow_mut();
             // On before the look, not after it: a completion that arrives
-            // between the two must find the signal on. The kernel signals only
-            // when its list was empty before, hence no sleep while it is not.
+            // between the two must find the signal on.
             core.notify_completions(true);
             // Either we see the completion or the kernel sees the signal on.
             fence(Ordering::SeqCst);
@@ -59,13 +99,14 @@ impl Ring {
                 return Poll::Ready(Ok(()));
             }
             drop(core);
+            rest = Rest::Slept;
             *self.shared.driver.borrow_mut() = Some(context.waker().clone());
             sleeper.poll_signalled(context)
         })
         .await;
         self.shared.core.borrow_mut().notify_completions(false);
         self.shared.driver.borrow_mut().take();
-        result
+        result.map(|()| rest)
     }
 }
 

@@ -109,6 +109,7 @@ pub struct Counters {
     buffers_exhausted: Cell<u64>,
     overflows: Cell<u64>,
     throttled: Cell<u64>,
+    flags_cleared: Cell<u64>,
     cancelled: Cell<u64>,
 }
 
@@ -141,6 +142,11 @@ impl Counters {
     /// Receives stopped because a client sent more than it may pipeline.
     pub fn throttled(&self) -> u64 {
         self.throttled.get()
+    }
+
+    /// Times that the kernel's flag for deferred work stood over an empty list.
+    pub fn flags_cleared(&self) -> u64 {
+        self.flags_cleared.get()
     }
 
     /// Operations whose future was dropped before their completion.

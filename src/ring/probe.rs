@@ -9,7 +9,7 @@ use io_uring::{IoUring, Probe, opcode};
 const KERNEL: (u32, u32) = (6, 1);
 
 /// Operations the ring submits, with the names operators find in manuals.
-const OPERATIONS: [(u8, &str); 7] = [
+const OPERATIONS: [(u8, &str); 8] = [
     (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
     (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
     (opcode::Send::CODE, "IORING_OP_SEND"),
@@ -17,6 +17,7 @@ const OPERATIONS: [(u8, &str); 7] = [
     (opcode::OpenAt2::CODE, "IORING_OP_OPENAT2"),
     (opcode::Read::CODE, "IORING_OP_READ"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+    (opcode::Nop::CODE, "IORING_OP_NOP"),
 ];
 
 /// Why there can be no ring here. Its text names the cause and the remedy.

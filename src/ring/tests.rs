@@ -276,3 +276,61 @@ fn a_ring_dropped_with_operations_in_flight_reaps_them() {
     // The socket is closed, so the client sees an end and not a hang.
     let _ = client.read_to_end(&mut octets);
 }
+
+/// The driver must neither sleep over work nor go round over nothing, whatever
+/// the order in which the network and other threads have something for the shard:
+/// each task here waits for bytes, then for another thread, in turn.
+#[test]
+fn answers_of_other_threads_come_through_whatever_the_ring_does() {
+    const TASKS: usize = 32;
+    const ROUNDS: usize = 600;
+    let (listener, address) = listener();
+    let clients = std::thread::spawn(move || {
+        let mut streams: Vec<TcpStream> = (0..TASKS)
+            .map(|_| TcpStream::connect(address).expect("connect"))
+            .collect();
+        for stream in &streams {
+            let patience = Some(std::time::Duration::from_secs(30));
+            stream.set_read_timeout(patience).expect("a timeout");
+        }
+        for round in 0..ROUNDS {
+            for stream in &mut streams {
+                stream.write_all(b"?").expect("write");
+            }
+            for stream in &mut streams {
+                let mut answer = [0u8];
+                let read = stream.read_exact(&mut answer);
+                read.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            }
+        }
+    });
+    let (questions, asked) = std::sync::mpsc::channel::<futures_channel::oneshot::Sender<()>>();
+    let answering = std::thread::spawn(move || {
+        for question in asked {
+            let _ = question.send(());
+        }
+    });
+    on_a_ring(move |ring| async move {
+        let mut acceptor = ring.accept(handle(listener));
+        let mut tasks = Vec::new();
+        for _ in 0..TASKS {
+            let socket = acceptor.connection().await.expect("a connection");
+            let (ring, questions) = (ring.clone(), questions.clone());
+            tasks.push(glommio::spawn_local(async move {
+                let mut receiver = ring.receive(socket.clone());
+                while let Ok(Received::Bytes(_)) = next(&mut receiver).await {
+                    let (question, answer) = futures_channel::oneshot::channel();
+                    questions.send(question).expect("somebody listens");
+                    answer.await.expect("an answer");
+                    ring.send(&socket, b"!".to_vec()).await.0.expect("sent");
+                }
+            }));
+        }
+        drop(questions);
+        for task in tasks {
+            task.await;
+        }
+    });
+    clients.join().expect("every answer came");
+    answering.join().expect("no panic");
+}

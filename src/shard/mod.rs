@@ -95,6 +95,9 @@ pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Resul
         // The ring beside glommio's moves the octets; glommio's own buffers
         // stay at their least.
         .io_memory(64 * 1024)
+        // Under load the ring's driver is always ready to run, and only this
+        // timer has glommio look at timers and at what other threads woke.
+        .preempt_timer(limits::TURN)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(limits::POOL_THREADS))
         .spawn(move || run(plan, accepting))
         .map_err(|error| io::Error::other(error.to_string()))?;
@@ -134,6 +137,7 @@ async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
     })
     .await;
     turning.cancel().await;
+    tracing::debug!("shard {}: {:?}", plan.number, ring.counters());
     result
 }
 
