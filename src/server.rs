@@ -144,7 +144,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
     }
     let log = observe::start_log(&config.log).map_err(ServerError::Log)?;
     let services = services(config, &cpus)?;
-    let (metrics, writers) = metrics(&log, &services, cpus.len());
+    let rings: Rings = cpus.iter().map(|_| Arc::default()).collect();
+    let (metrics, writers) = metrics(&log, &services, &rings);
     let health = admin::Health::default();
     let sources = admin::Sources {
         metrics: Arc::new(move || metrics.expose()),
@@ -167,6 +168,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
             services: Arc::clone(&services),
             tls: tls.clone(),
             counters,
+            ring: Arc::clone(&rings[number]),
             started,
             orders: Arc::clone(&orders[number]),
         };
@@ -425,8 +427,62 @@ fn policy(config: &Config) -> Policy {
     }
 }
 
-fn metrics(log: &Log, services: &Arc<Services>, shards: usize) -> (Metrics, Vec<ShardWriter>) {
-    let (mut metrics, writers) = Metrics::new(shards);
+/// A ring's counter: its metric, what it is, and how it is read.
+type RingMetric = (&'static str, &'static str, fn(&ring::Counters) -> u64);
+
+const RING_METRICS: [RingMetric; 8] = [
+    (
+        "ring_enters",
+        "System calls into the shards' rings",
+        ring::Counters::enters,
+    ),
+    (
+        "ring_completions",
+        "Operations of the shards' rings that ended",
+        ring::Counters::completions,
+    ),
+    (
+        "ring_queue_full",
+        "Operations that waited for room in a ring's submission queue",
+        ring::Counters::queue_full,
+    ),
+    (
+        "ring_buffers_exhausted",
+        "Receives that found no provided buffer and were started again",
+        ring::Counters::buffers_exhausted,
+    ),
+    (
+        "ring_overflows",
+        "Turns that found a ring's completion queue overflown",
+        ring::Counters::overflows,
+    ),
+    (
+        "ring_throttled",
+        "Clients held back because they sent further ahead than they may",
+        ring::Counters::throttled,
+    ),
+    (
+        "ring_flags_cleared",
+        "Times that the kernel's flag for deferred work stayed up by itself",
+        ring::Counters::flags_cleared,
+    ),
+    (
+        "ring_cancelled",
+        "Operations given up before they ended",
+        ring::Counters::cancelled,
+    ),
+];
+
+/// The counters of each shard's ring.
+type Rings = Arc<[Arc<ring::Counters>]>;
+
+fn metrics(log: &Log, services: &Arc<Services>, rings: &Rings) -> (Metrics, Vec<ShardWriter>) {
+    let (mut metrics, writers) = Metrics::new(rings.len());
+    for (name, help, read) in RING_METRICS {
+        let rings = Arc::clone(rings);
+        let sum = move || rings.iter().map(|counters| read(counters)).sum();
+        metrics.register_counter(name, help, sum);
+    }
     let dropped = "Log lines that found the log's queue full";
     metrics.register_counter("log_lines_dropped", dropped, log.dropped());
     let own = Arc::clone(services);

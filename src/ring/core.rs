@@ -1,6 +1,7 @@
 //! The ring itself: queues, slots, provided buffers.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::Waker;
 use std::time::Duration;
@@ -18,14 +19,34 @@ use crate::limits;
 /// `user_data` of entries whose completion nobody looks at.
 const NOBODY: u64 = u64::MAX;
 
+/// `user_data` of the no-op that takes the kernel's flag down.
+const FLAG: u64 = u64::MAX - 1;
+
+/// What became of the entries that were queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Submitted {
+    /// There were none.
+    Nothing,
+    /// The kernel has taken some.
+    Entries,
+    /// The kernel has taken none: it is short of memory, or its completions must
+    /// be taken first. They stay queued.
+    Refused,
+}
+
 /// How long the destructor waits for the kernel to let go of memory.
 const REAP: Duration = Duration::from_secs(5);
 
 pub(super) struct Core {
-    // Dropped in this order: the ring closes before the buffers it fills.
     uring: IoUring,
     pub(super) slots: Slab<Slot>,
-    provided: Provided,
+    /// Freed only when the kernel is known to have let go of them.
+    provided: ManuallyDrop<Provided>,
+    /// A no-op is on its way that takes the kernel's flag down.
+    clearing: bool,
+    /// Tests have the flag stay up until that no-op has come back.
+    #[cfg(test)]
+    pub(super) flag_stays: bool,
     /// Entries that found the submission queue full, oldest first.
     waiting: std::collections::VecDeque<Entry>,
 }
@@ -56,7 +77,10 @@ impl Core {
         Ok(Core {
             uring,
             slots: Slab::new(),
-            provided,
+            provided: ManuallyDrop::new(provided),
+            clearing: false,
+            #[cfg(test)]
+            flag_stays: false,
             waiting: std::collections::VecDeque::new(),
         })
     }
@@ -120,6 +144,10 @@ impl Core {
 
     /// Whether the kernel or the queues hold anything for the driver to do.
     pub(super) fn has_work(&mut self) -> bool {
+        #[cfg(test)]
+        if self.flag_stays {
+            return true;
+        }
         let submission = self.uring.submission();
         let queued = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
         drop(submission);
@@ -138,18 +166,21 @@ impl Core {
 
     /// Has the kernel run an item of deferred work, whatever else there is.
     pub(super) fn clear_flag(&mut self, counters: &Counters) {
+        if std::mem::replace(&mut self.clearing, true) {
+            return;
+        }
+        count(&counters.flags_cleared);
         let entry = opcode::Nop::new()
             .build()
             .flags(Flags::ASYNC)
-            .user_data(NOBODY);
+            .user_data(FLAG);
         // SAFETY: the entry holds no address.
         unsafe { self.push(entry, counters) };
     }
 
-    /// Hands queued entries to the kernel and runs its deferred work. Says
-    /// whether there were entries.
-    pub(super) fn submit(&mut self, counters: &Counters) -> io::Result<bool> {
-        let mut any = false;
+    /// Hands queued entries to the kernel and runs its deferred work.
+    pub(super) fn submit(&mut self, counters: &Counters) -> io::Result<Submitted> {
+        let mut submitted = Submitted::Nothing;
         loop {
             let submission = self.uring.submission();
             let (queued, taskrun) = (!submission.is_empty(), submission.taskrun());
@@ -159,20 +190,19 @@ impl Core {
                 count(&counters.overflows);
             }
             if !queued && !taskrun && !overflow {
-                return Ok(any);
+                return Ok(submitted);
             }
-            any |= queued;
             count(&counters.enters);
             match self.uring.submit() {
+                Ok(_) if queued => submitted = Submitted::Entries,
                 Ok(_) => {}
                 // EBUSY: the completion queue must be emptied first; EAGAIN: the
-                // kernel is short of memory; EINTR: a signal. Entries stay
-                // queued, and the driver comes back after it has dispatched.
-                Err(error) if is_transient(&error) => return Ok(any),
+                // kernel is short of memory; EINTR: a signal.
+                Err(error) if is_transient(&error) => return Ok(Submitted::Refused),
                 Err(error) => return Err(error),
             }
             if self.waiting.is_empty() {
-                return Ok(any);
+                return Ok(submitted);
             }
             while let Some(entry) = self.waiting.front() {
                 // SAFETY: `push` was promised this of every entry that waits.
@@ -200,8 +230,16 @@ impl Core {
             };
             dispatched += 1;
             count(&counters.completions);
-            if entry.user_data() != NOBODY {
-                self.complete(&entry, counters, woken);
+            match entry.user_data() {
+                NOBODY => {}
+                FLAG => {
+                    self.clearing = false;
+                    #[cfg(test)]
+                    {
+                        self.flag_stays = false;
+                    }
+                }
+                _ => self.complete(&entry, counters, woken),
             }
         }
         dispatched
@@ -288,8 +326,13 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        if !self.reap() {
-            // The kernel may still write to what the slots own: better a leak
+        if self.reap() {
+            // SAFETY: the kernel has no request left that could fill a buffer,
+            // and `provided` is not used again.
+            unsafe { ManuallyDrop::drop(&mut self.provided) };
+        } else {
+            // The kernel may still write to what the slots own and to the
+            // buffers, even after the ring's descriptor is closed: better a leak
             // at the process's end than memory that two parties use.
             std::mem::forget(std::mem::take(&mut self.slots));
         }

@@ -18,13 +18,15 @@
 //! driver makes an item of its own, a no-op that a kernel thread completes: the
 //! kernel takes the flag down as it runs it.
 
-use std::future::poll_fn;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Poll, Waker};
 
-use super::sleeper::Sleeper;
-use super::{Ring, count};
+use super::Ring;
+use super::core::Submitted;
 use crate::limits;
 
 /// Turns that bring nothing, in a row, before the flag counts as one that stays.
@@ -49,7 +51,8 @@ impl Ring {
     /// What `io_uring_enter(2)` says where waiting would not help; the shard
     /// cannot go on then.
     pub async fn drive(self) -> io::Result<()> {
-        let mut sleeper = Sleeper::new(&self.shared.eventfd)?;
+        let listening = glommio::spawn_local(self.clone().listen());
+        let mut listening = pin!(listening);
         let mut woken: Vec<Waker> = Vec::new();
         let mut fruitless = 0;
         self.shared.core.borrow_mut().notify_completions(false);
@@ -65,17 +68,20 @@ impl Ring {
             for waker in woken.drain(..) {
                 waker.wake();
             }
-            if dispatched > 0 {
-                fruitless = 0;
-            } else if let Rest::Slept = self.sleep(&mut sleeper).await? {
-                fruitless = 0;
-                continue;
-            } else if !submitted {
-                fruitless += 1;
-            }
+            fruitless = match (dispatched, submitted) {
+                (0, Submitted::Refused) => {
+                    glommio::timer::sleep(limits::TURN).await;
+                    0
+                }
+                (0, submitted) => match (self.sleep(listening.as_mut()).await?, submitted) {
+                    (Rest::Slept, _) => continue,
+                    (Rest::None, Submitted::Nothing) => fruitless + 1,
+                    (Rest::None, _) => 0,
+                },
+                _ => 0,
+            };
             if fruitless > FRUITLESS {
                 fruitless = 0;
-                count(&self.shared.counters.flags_cleared);
                 let mut core = self.shared.core.borrow_mut();
                 core.clear_flag(&self.shared.counters);
             }
@@ -86,27 +92,34 @@ impl Ring {
     }
 
     /// Waits until a task queues a submission or the kernel has a completion.
-    async fn sleep(&self, sleeper: &mut Sleeper) -> io::Result<Rest> {
+    async fn sleep(
+        &self,
+        mut listening: Pin<&mut impl Future<Output = io::Result<Infallible>>>,
+    ) -> io::Result<Rest> {
         let mut rest = Rest::None;
-        let result = poll_fn(|context| {
+        let slept = poll_fn(|context| {
             let mut core = self.shared.core.borrow_mut();
             // On before the look, not after it: a completion that arrives
             // between the two must find the signal on.
             core.notify_completions(true);
             // Either we see the completion or the kernel sees the signal on.
             fence(Ordering::SeqCst);
-            if core.has_work() {
+            if core.has_work() || self.shared.signalled.take() {
                 return Poll::Ready(Ok(()));
             }
             drop(core);
             rest = Rest::Slept;
             *self.shared.driver.borrow_mut() = Some(context.waker().clone());
-            sleeper.poll_signalled(context)
+            match listening.as_mut().poll(context) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(never)) => match never {},
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await;
         self.shared.core.borrow_mut().notify_completions(false);
         self.shared.driver.borrow_mut().take();
-        result.map(|()| rest)
+        slept.map(|()| rest)
     }
 }
 

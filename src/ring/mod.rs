@@ -39,13 +39,13 @@ mod probe;
 mod provided;
 mod sleeper;
 mod slot;
-#[cfg(test)]
-mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 pub use blocking::blocking;
@@ -64,9 +64,11 @@ struct Shared {
     core: RefCell<Core>,
     /// Signalled by the kernel when a completion waits and the driver sleeps.
     eventfd: OwnedFd,
+    /// The eventfd was signalled and the driver has not looked since.
+    signalled: Cell<bool>,
     /// The driver's waker while it sleeps.
     driver: RefCell<Option<Waker>>,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 /// An open socket or file that operations share with their owner.
@@ -100,63 +102,65 @@ impl AsRawFd for Handle {
     }
 }
 
-/// What the ring counts of itself, for metrics and for tests.
+/// What a ring counts of itself. One shard writes, anybody reads.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Counters {
-    enters: Cell<u64>,
-    completions: Cell<u64>,
-    queue_full: Cell<u64>,
-    buffers_exhausted: Cell<u64>,
-    overflows: Cell<u64>,
-    throttled: Cell<u64>,
-    flags_cleared: Cell<u64>,
-    cancelled: Cell<u64>,
+    enters: AtomicU64,
+    completions: AtomicU64,
+    queue_full: AtomicU64,
+    buffers_exhausted: AtomicU64,
+    overflows: AtomicU64,
+    throttled: AtomicU64,
+    flags_cleared: AtomicU64,
+    cancelled: AtomicU64,
 }
 
 impl Counters {
     /// System calls into the ring.
     pub fn enters(&self) -> u64 {
-        self.enters.get()
+        self.enters.load(Ordering::Relaxed)
     }
 
     /// Completions dispatched.
     pub fn completions(&self) -> u64 {
-        self.completions.get()
+        self.completions.load(Ordering::Relaxed)
     }
 
     /// Submissions that found the submission queue full and waited their turn.
     pub fn queue_full(&self) -> u64 {
-        self.queue_full.get()
+        self.queue_full.load(Ordering::Relaxed)
     }
 
     /// Receives that found no provided buffer (`ENOBUFS`) and were armed again.
     pub fn buffers_exhausted(&self) -> u64 {
-        self.buffers_exhausted.get()
+        self.buffers_exhausted.load(Ordering::Relaxed)
     }
 
     /// Turns that found the completion queue overflown into the kernel's list.
     pub fn overflows(&self) -> u64 {
-        self.overflows.get()
+        self.overflows.load(Ordering::Relaxed)
     }
 
     /// Receives stopped because a client sent more than it may pipeline.
     pub fn throttled(&self) -> u64 {
-        self.throttled.get()
+        self.throttled.load(Ordering::Relaxed)
     }
 
     /// Times that the kernel's flag for deferred work stood over an empty list.
     pub fn flags_cleared(&self) -> u64 {
-        self.flags_cleared.get()
+        self.flags_cleared.load(Ordering::Relaxed)
     }
 
     /// Operations whose future was dropped before their completion.
     pub fn cancelled(&self) -> u64 {
-        self.cancelled.get()
+        self.cancelled.load(Ordering::Relaxed)
     }
 }
 
-fn count(counter: &Cell<u64>) {
-    counter.set(counter.get() + 1);
+/// A load and a store, not a read-modify-write: there is one writer.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 impl Ring {
@@ -166,15 +170,16 @@ impl Ring {
     ///
     /// Whatever `io_uring_setup(2)` or the registrations say; [`probe`] turns
     /// the usual ones into causes and remedies before any shard starts.
-    pub fn new() -> io::Result<Ring> {
+    pub fn new(counters: Arc<Counters>) -> io::Result<Ring> {
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         let core = Core::new(&eventfd)?;
         Ok(Ring {
             shared: Rc::new(Shared {
                 core: RefCell::new(core),
                 eventfd,
+                signalled: Cell::new(false),
                 driver: RefCell::new(None),
-                counters: Counters::default(),
+                counters,
             }),
         })
     }
@@ -197,3 +202,6 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Buffers that the kernel picks from when bytes arrive (`io_uring_setup_buf_ring(3)`).
 //!
-//! The ring of entries and the buffers behind it are one allocation that lives
-//! as long as the `io_uring`. A buffer is the kernel's from [`Provided::give`]
+//! The ring of entries and the buffers behind it are one allocation that outlives
+//! every receive. A buffer is the kernel's from [`Provided::give`]
 //! until a completion names its number, and ours from then until it is given
 //! back; dispatch copies the bytes out and gives it back in the same pass.
 
@@ -105,8 +105,8 @@ impl Provided {
 
 impl Drop for Provided {
     fn drop(&mut self) {
-        // SAFETY: `memory` came from `alloc_zeroed` with this layout, and
-        // `Core` drops its ring, the last user of the buffers, first.
+        // SAFETY: `memory` came from `alloc_zeroed` with this layout, and `Core`
+        // drops the buffers only when the kernel holds no receive any more.
         unsafe { dealloc(self.memory.as_ptr(), Provided::layout()) };
     }
 }

@@ -26,7 +26,7 @@ use crate::config::TlsMode;
 use crate::conn::{self, Accepted, Buffers, Services};
 use crate::limits;
 use crate::observe::{AcceptError, SessionIds, ShardWriter};
-use crate::ring::{Handle, Ring};
+use crate::ring::{self, Handle, Ring};
 use crate::session::Policy;
 
 use self::deadlines::{Alarm, Deadlines};
@@ -59,6 +59,8 @@ pub struct Plan {
     pub tls: Option<Arc<ServerConfig>>,
     /// Its counters.
     pub counters: ShardWriter,
+    /// Its ring's counters.
+    pub ring: Arc<ring::Counters>,
     /// When the process started.
     pub started: SystemTime,
     /// What it is told.
@@ -105,7 +107,7 @@ pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Resul
 }
 
 async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
-    let ring = Ring::new()?;
+    let ring = Ring::new(Arc::clone(&plan.ring))?;
     let mut driver = pin!(glommio::spawn_local(ring.clone().drive()));
     let deadlines = Rc::new(Deadlines::new(Instant::now()));
     let turning = glommio::spawn_local(turn(Rc::clone(&deadlines)));
@@ -137,7 +139,6 @@ async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
     })
     .await;
     turning.cancel().await;
-    tracing::debug!("shard {}: {:?}", plan.number, ring.counters());
     result
 }
 
@@ -185,9 +186,10 @@ async fn accept(context: Rc<conn::Context>, roster: Rc<Roster>, listener: Listen
             Some(Err(error)) => {
                 let fault = classify(&error);
                 context.counters.accept_error(fault);
-                if matches!(fault, AcceptError::Descriptors | AcceptError::Memory) {
-                    // The connection waits in the listen queue, and asking again
-                    // at once would only be told the same.
+                // Where the peer gave up, the next connection is as good as ever.
+                // Otherwise it waits in the listen queue, and asking again at once
+                // would only be told the same.
+                if fault != AcceptError::Aborted {
                     context.counters.listener_backoff();
                     tracing::warn!(
                         "{address}: {error}; no connection is accepted for {} ms: raise the limit \
