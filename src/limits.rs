@@ -174,6 +174,9 @@ const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 const _: () = assert!(MAILDROP_MESSAGES * FILE_NAME <= u32::MAX as usize);
 const _: () = assert!(QUIET_LISTINGS < LISTINGS);
 
+/// Largest configuration file in octets: a thousand times an ordinary one.
+pub const CONFIGURATION: u64 = 1 << 20;
+
 /// Longest duration a configuration may name. A week is longer than any session
 /// should live; the bound keeps sums of an instant and a duration from overflow.
 pub const LONGEST_DURATION: Duration = Duration::from_hours(7 * 24);
@@ -192,6 +195,9 @@ pub const LOGGED_NAME: usize = 256;
 /// Octets of log lines that wait for the log's thread: a second of the sessions
 /// of a large server, should the disk pause.
 pub const LOG_SPOOL: usize = 8 << 20;
+
+/// How long the end of the process waits for a log that cannot be written.
+pub const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Octets of that buffer which are kept after a burst.
 pub const LOG_KEPT: usize = 256 << 10;

@@ -87,8 +87,14 @@ fn reject_kind(file: &File<'_>, field: &Field<String>) {
 fn passwd_file(file: &File<'_>, field: Field<String>, base: &Path) -> Option<DirectoryOptions> {
     let (text, place) = field.split();
     let path = base.join(text);
-    let opened = fs::File::open(&path).and_then(|opened| opened.metadata());
-    let problem = match opened {
+    // A FIFO would have the open wait for its writer.
+    let facts = fs::metadata(&path).and_then(|facts| {
+        if facts.is_file() {
+            fs::File::open(&path)?;
+        }
+        Ok(facts)
+    });
+    let problem = match facts {
         Ok(facts) if facts.is_file() => return Some(DirectoryOptions::PasswdFile { path }),
         Ok(_) => format!("{} is not a file", path.display()),
         Err(error) => format!("{} cannot be read: {error}", path.display()),

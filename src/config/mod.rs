@@ -171,10 +171,17 @@ impl Config {
             };
             ConfigErrors::gather(vec![error]).expect("one error")
         };
-        let bytes = fs::read(path).map_err(|error| {
-            let remedy = "give the path of a configuration file that this user may read";
-            fault(format!("cannot be read: {error}"), remedy)
-        })?;
+        let remedy = "give the path of a configuration file that this user may read";
+        let unreadable = |error| fault(format!("cannot be read: {error}"), remedy);
+        let facts = fs::metadata(path).map_err(unreadable)?;
+        if !facts.is_file() || facts.len() > crate::limits::CONFIGURATION {
+            let most = crate::limits::CONFIGURATION;
+            return Err(fault(
+                format!("is not a file of at most {most} octets"),
+                remedy,
+            ));
+        }
+        let bytes = fs::read(path).map_err(unreadable)?;
         let text = String::from_utf8(bytes)
             .map_err(|error| fault(format!("is not UTF-8: {error}"), "save it as UTF-8"))?;
         Self::parse(&text, path, &Process::current())

@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, StatxFlags};
 
 use crate::limits;
 use crate::maildrop::{self, MessageError, Snapshot};
@@ -52,11 +52,11 @@ impl Connection {
             Ok(file) => file,
             Err(error) => return Ok(Outcome::Sent(Err(error))),
         };
-        if size_of(&file).is_some_and(|size| size != stored) {
+        if !is_the_one(&file, &snapshot, message) {
             // A message file never changes (maildir(5)), and its octets have
             // been announced. The next login counts them anew.
             let name = show(&snapshot, message);
-            tracing::warn!("{name}: another program changed the file; its size was {stored}");
+            tracing::warn!("{name}: another program changed or replaced the file");
             self.context
                 .services
                 .maildrops
@@ -267,11 +267,18 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// The size of an open file, where the kernel knows it without asking a server.
-fn size_of(file: &Handle) -> Option<u64> {
+/// Whether an open file is the regular file that was counted, as far as the kernel
+/// knows without asking a server. One rewritten in place at the same size is not
+/// found out here.
+fn is_the_one(file: &Handle, snapshot: &Snapshot, message: MessageNumber) -> bool {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = rustix::fs::statx(file, c"", flags, StatxFlags::SIZE).ok()?;
-    Some(stat.stx_size)
+    let mask = StatxFlags::SIZE | StatxFlags::INO | StatxFlags::TYPE;
+    let Ok(stat) = rustix::fs::statx(file, c"", flags, mask) else {
+        return true;
+    };
+    FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
+        && Some(stat.stx_size) == snapshot.stored(message)
+        && Some(stat.stx_ino) == snapshot.inode(message)
 }
 
 fn show(snapshot: &Snapshot, message: MessageNumber) -> String {

@@ -17,7 +17,7 @@ use super::Context;
 use super::buffers::Purpose;
 use crate::limits;
 use crate::ring::{Handle, Received, Receiver};
-use crate::shard::deadlines::{Alarm, Signal};
+use crate::shard::deadlines::{Alarm, Signal, Watch};
 use crate::tls::{Secured, TlsFault};
 
 /// Why a connection cannot go on.
@@ -76,6 +76,11 @@ impl Link {
             alarm,
             transport: Transport::Clear,
         }
+    }
+
+    /// Where the order to close is heard.
+    pub(super) fn watch(&self) -> &Rc<Watch> {
+        self.alarm.watch()
     }
 
     /// The next clear text, or the session's deadline.

@@ -16,10 +16,12 @@ mod open;
 mod report;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
@@ -219,7 +221,7 @@ impl Connection {
                 }
                 Step::Perform(action) => {
                     self.shrink();
-                    let outcome = self.perform(action).await?;
+                    let outcome = self.perform_unless_closing(action).await?;
                     if self.out.as_bytes().len() > limits::REPLY_ROOM {
                         self.flush().await?;
                     }
@@ -308,6 +310,24 @@ impl Connection {
         let kept = self.out.as_bytes().to_vec();
         let buffer = std::mem::replace(&mut self.out, Output::new(kept)).into_buffer();
         self.context.buffers.take_back(buffer);
+    }
+
+    /// Does what the session asks for, unless the server closes first. What is to
+    /// be removed is removed: the client was told that it would be.
+    async fn perform_unless_closing(&mut self, action: Action) -> Result<Outcome, Broken> {
+        let patient = matches!(action, Action::Commit(_));
+        let watch = Rc::clone(self.link.watch());
+        let mut performing = self.perform(action);
+        poll_fn(|context| {
+            if let Poll::Ready(outcome) = performing.as_mut().poll(context) {
+                return Poll::Ready(outcome);
+            }
+            match watch.poll_shutdown(context) {
+                Poll::Ready(()) if !patient => Poll::Ready(Err(Broken::Shutdown)),
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Does what the session asks for. Each action is boxed by itself, and so no

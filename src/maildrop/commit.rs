@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, StatxFlags, statx, unlinkat};
 use rustix::io::Errno;
 
 use super::error::{CommitReport, FaultKind, OpenError};
@@ -31,11 +31,11 @@ pub fn remove(
         let (Some(folder), Some(name)) = (snapshot.folder(message), snapshot.name(message)) else {
             continue;
         };
+        let inode = snapshot.inode(message).unwrap_or_default();
         match &opened {
-            Ok(Some((folders, _))) => match unlink(folders, folder, name) {
+            Ok(Some((folders, _))) => match unlink(folders, folder, name, inode) {
                 Err(Errno::NOENT) => {
                     let unique = snapshot.unique_name(message).unwrap_or_default();
-                    let inode = snapshot.inode(message).unwrap_or_default();
                     wanted.entry(inode).or_default().push(unique);
                 }
                 result => report.note(result.map_err(FaultKind::of)),
@@ -101,7 +101,7 @@ fn pass(
             continue;
         };
         whole = false;
-        match unlink(&folders, member.folder, member.name) {
+        match unlink(&folders, member.folder, member.name, member.inode) {
             Err(Errno::NOENT) => continue,
             result => report.note(result.map_err(FaultKind::of)),
         }
@@ -111,8 +111,14 @@ fn pass(
     Ok(whole.then_some(before))
 }
 
-fn unlink(folders: &Folders, folder: Folder, name: &[u8]) -> Result<(), Errno> {
+/// Removes the file of that name if it is the one with that inode. Another one
+/// that took the name since is mail, or what not, that nobody was shown.
+fn unlink(folders: &Folders, folder: Folder, name: &[u8], inode: u64) -> Result<(), Errno> {
     let fd = folders.fd(folder).ok_or(Errno::NOENT)?;
+    let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
+    if stat.stx_ino != inode {
+        return Err(Errno::NOENT);
+    }
     unlinkat(fd, name, AtFlags::empty())
 }
 

@@ -13,7 +13,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use crate::limits;
@@ -37,13 +37,15 @@ struct State {
     /// The thread sleeps until somebody wakes it.
     asleep: bool,
     ending: bool,
+    /// Everything is written.
+    ended: bool,
 }
 
-/// The thread. Dropping it has everything written.
+/// The thread. Dropping it has everything written, or waits for
+/// [`limits::LOG_PATIENCE`]: a log that hangs does not keep the process.
 #[derive(Debug)]
 pub(super) struct Worker {
     spool: Arc<Spool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Spool {
@@ -59,12 +61,11 @@ impl Spool {
             bound,
         });
         let own = Arc::clone(&spool);
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name("log".into())
             .spawn(move || own.work(sink))?;
         let worker = Worker {
             spool: Arc::clone(&spool),
-            thread: Some(thread),
         };
         Ok((spool, worker))
     }
@@ -84,6 +85,9 @@ impl Spool {
             batch.clear();
             batch.shrink_to(limits::LOG_KEPT);
             if ending {
+                drop(sink);
+                self.lock().ended = true;
+                self.wake.notify_all();
                 return;
             }
         }
@@ -137,12 +141,15 @@ impl Write for &Spool {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.spool.lock().ending = true;
-        self.spool.wake.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by its own thread.
-            let _ = thread.join();
-        }
+        let mut state = self.spool.lock();
+        state.ending = true;
+        self.spool.wake.notify_all();
+        let wait = |state| {
+            let patience = limits::LOG_PATIENCE;
+            let wake = &self.spool.wake;
+            wake.wait_timeout_while(state, patience, |state: &mut State| !state.ended)
+        };
+        drop(wait(state));
     }
 }
 
@@ -211,6 +218,23 @@ mod tests {
         assert_eq!(spool.dropped(), 4);
         drop(pass);
         drop(worker);
-        assert_eq!(batches.iter().map(|b| b.len()).sum::<usize>(), 16 * 6);
+        let written: usize = batches.iter().map(|b| b.len()).sum();
+        assert_eq!(written, 16 * 6);
+    }
+
+    #[test]
+    fn a_sink_that_hangs_for_good_does_not_keep_the_process() {
+        let (written, batches) = mpsc::channel();
+        let (pass, gate) = mpsc::channel();
+        let sink = Gate {
+            written,
+            pass: gate,
+        };
+        let (spool, worker) = Spool::start(sink, 100).expect("a thread");
+        (&*spool).write_all(b"first\n").expect("taken");
+        assert_eq!(batches.recv().expect("written"), b"first\n");
+        // Comes back although nobody lets the sink pass.
+        drop(worker);
+        drop(pass);
     }
 }

@@ -63,6 +63,23 @@ impl Watch {
         self.raise(Signal::Shutdown);
     }
 
+    /// Ready once the order to close was given.
+    pub fn poll_shutdown(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.signal.get() == Some(Signal::Shutdown) {
+            return Poll::Ready(());
+        }
+        self.listen(context);
+        Poll::Pending
+    }
+
+    fn listen(&self, context: &mut Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match waker.as_mut() {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => *waker = Some(context.waker().clone()),
+        }
+    }
+
     /// The signal that stands, if one does.
     pub fn signal(&self) -> Option<Signal> {
         self.signal.get()
@@ -110,11 +127,7 @@ impl Alarm {
         if let Some(signal) = self.watch.signal() {
             return Poll::Ready(signal);
         }
-        let mut waker = self.watch.waker.borrow_mut();
-        match waker.as_mut() {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => *waker = Some(context.waker().clone()),
-        }
+        self.watch.listen(context);
         Poll::Pending
     }
 }

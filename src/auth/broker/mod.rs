@@ -14,7 +14,7 @@
 //! once. A desk that hashed would hold its shard up for tens of milliseconds;
 //! that is what the hashers are for.
 //!
-//! A request whose [`Pending`] is gone (the client has left) is skipped before
+//! A request whose [`Pending`] is gone (the connection was closed) is skipped before
 //! anything is looked up or hashed. When the broker stops, what is queued is
 //! answered first; what comes later is answered [`Refusal::Unavailable`].
 
