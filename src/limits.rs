@@ -1,7 +1,7 @@
 //! Every bound in popcore, in one place, with its reason.
 //!
-//! A bound that is hit gives the client a clear reply and moves a counter; none
-//! is hit silently. The assertions at the end hold the bounds that lean on each
+//! A bound that a client hits gives it a clear reply, or holds it back, and moves
+//! a counter. The assertions at the end hold the bounds that lean on each
 //! other.
 
 use std::time::Duration;

@@ -77,7 +77,12 @@ impl Source {
         let end = self
             .lines
             .iter()
-            .position(|line| line.trim() == "#[cfg(test)]")
+            .rposition(|line| line.trim() == "#[cfg(test)]")
+            .filter(|at| {
+                self.lines
+                    .get(at + 1)
+                    .is_some_and(|next| next.contains("mod tests"))
+            })
             .unwrap_or(self.lines.len());
         &self.lines[..end]
     }

@@ -2,8 +2,8 @@
 //!
 //! Counting must cost a shard nothing it shares: a shard writes its own cache
 //! lines with plain loads and stores, and whoever reads merges. Logging must
-//! never make a shard wait: a line goes into a bounded queue, and one that
-//! finds it full is dropped and counted.
+//! never make a shard wait for a disk: a line is copied into a bounded buffer, and
+//! one that finds it full is dropped and counted.
 
 mod counters;
 mod histogram;

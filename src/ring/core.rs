@@ -34,6 +34,9 @@ pub(super) enum Submitted {
     Refused,
 }
 
+/// `IORING_ENTER_GETEVENTS` of `io_uring_enter(2)`: run deferred work.
+const GETEVENTS: u32 = 1;
+
 /// How long the destructor waits for the kernel to let go of memory.
 const REAP: Duration = Duration::from_secs(5);
 
@@ -176,6 +179,24 @@ impl Core {
             .user_data(FLAG);
         // SAFETY: the entry holds no address.
         unsafe { self.push(entry, counters) };
+    }
+
+    /// Enters the kernel whatever the queues and flags say.
+    pub(super) fn enter(&mut self, counters: &Counters) -> io::Result<()> {
+        count(&counters.enters);
+        let flags = GETEVENTS;
+        // SAFETY: nothing is submitted, nothing is waited for, and there is no
+        // argument that the kernel could read.
+        let entered = unsafe {
+            self.uring
+                .submitter()
+                .enter::<libc::sigset_t>(0, 0, flags, None)
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) if is_transient(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Hands queued entries to the kernel and runs its deferred work.

@@ -113,6 +113,7 @@ pub struct Counters {
     overflows: AtomicU64,
     throttled: AtomicU64,
     flags_cleared: AtomicU64,
+    signals_missed: AtomicU64,
     cancelled: AtomicU64,
 }
 
@@ -150,6 +151,11 @@ impl Counters {
     /// Times that the kernel's flag for deferred work stood over an empty list.
     pub fn flags_cleared(&self) -> u64 {
         self.flags_cleared.load(Ordering::Relaxed)
+    }
+
+    /// Times that a sleeping driver found completions that nobody had signalled.
+    pub fn signals_missed(&self) -> u64 {
+        self.signals_missed.load(Ordering::Relaxed)
     }
 
     /// Operations whose future was dropped before their completion.
