@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     }
     let settings = &arguments.settings;
     let done = match arguments.bench {
-        None => compare(settings),
+        None => compare(settings, arguments.test),
         Some(Bench::Bare { port }) => be_bare(port, settings.messages),
         Some(Bench::Idle) => idle(settings, arguments.test),
         Some(Bench::Shards) => shards(settings),
@@ -128,7 +128,7 @@ impl Settings {
 }
 
 /// popcore and the floor, profiles poll and login.
-fn compare(settings: &Settings) -> Result<()> {
+fn compare(settings: &Settings, test: bool) -> Result<()> {
     let sessions = settings.sessions.unwrap_or(32);
     let users = users_for(sessions);
     let folder = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
@@ -149,7 +149,10 @@ fn compare(settings: &Settings) -> Result<()> {
             seconds: settings.seconds,
             cpus: "1",
         };
-        print_table(profile, &interleave(&servers, &load, settings.rounds)?);
+        let results = interleave(&servers, &load, settings.rounds)?;
+        print_table(profile, &results);
+        let [floor, popcore] = [0, 1].map(|at| rig::median(&results[at].1).server_us);
+        held(test || popcore <= POLL_RATIO * floor, "CPU beside bare")?;
     }
     Ok(())
 }
@@ -212,12 +215,39 @@ fn idle(settings: &Settings, test: bool) -> Result<()> {
         seconds: settings.seconds,
         cpus: "1",
     };
+    // Every maildrop is polled first: its listing stays in the cache when the
+    // session has gone, and is not the session's.
+    let polls = Load {
+        profile: "poll",
+        sessions: sessions.min(32),
+        ..load
+    };
+    let polled = rig::load(&server, &polls)?;
     let round = rig::load(&server, &load)?;
     println!(
-        "{}: {sessions} idle sessions of {} messages: {:.0} bytes of its own memory each, {:.1} MiB in all",
-        server.name, settings.messages, round.idle_bytes, round.memory_mib
+        "{}: {sessions} idle sessions of {} messages: {:.0} bytes of its own memory each; {:.1} MiB \
+         in all, {:.1} MiB before, when each maildrop had been polled",
+        server.name, settings.messages, round.idle_bytes, round.memory_mib, polled.memory_mib
     );
-    Ok(())
+    held(
+        test || round.idle_bytes <= IDLE_BYTES,
+        "bytes an idle session",
+    )
+}
+
+/// Most of the server's own memory that an idle session may take, in octets.
+const IDLE_BYTES: f64 = 2048.0;
+
+/// Most CPU that a poll session may take, in those of the bare server.
+const POLL_RATIO: f64 = 2.2;
+
+/// A bound that a run must keep; the short runs of `--test` are too noisy for it.
+fn held(kept: bool, bound: &str) -> Result<()> {
+    if kept {
+        Ok(())
+    } else {
+        Err(format!("the bound was not kept: {bound}"))
+    }
 }
 
 type Results = Vec<(&'static str, Vec<Round>)>;
