@@ -126,7 +126,7 @@ impl Report {
             reason: &reason,
             top: tally(topped),
             retr: tally(retrieved),
-            deleted: removed.messages.into(),
+            deleted: tally(removed),
             maildrop: tally(maildrop),
             duration,
         };

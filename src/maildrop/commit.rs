@@ -16,7 +16,7 @@ use super::listing::{Buffers, Folders, Root};
 use super::snapshot::{Folder, Snapshot};
 use super::stamps::Stamps;
 use crate::limits;
-use crate::proto::MessageNumber;
+use crate::proto::{MessageNumber, Octets};
 
 /// Removes these messages' files, whatever other programs renamed them to.
 pub fn remove(
@@ -32,16 +32,17 @@ pub fn remove(
             continue;
         };
         let inode = snapshot.inode(message).unwrap_or_default();
+        let octets = snapshot.octets(message).unwrap_or_default();
         match &opened {
             Ok(Some((folders, _))) => match unlink(folders, folder, name, inode) {
                 Err(Errno::NOENT) => {
                     let unique = snapshot.unique_name(message).unwrap_or_default();
-                    wanted.entry(inode).or_default().push(unique);
+                    wanted.entry(inode).or_default().push((unique, octets));
                 }
-                result => report.note(result.map_err(FaultKind::of)),
+                result => report.note(octets, result.map_err(FaultKind::of)),
             },
-            Ok(None) => report.note(Ok(())),
-            Err(error) => report.note(Err(blame(error))),
+            Ok(None) => report.note(octets, Ok(())),
+            Err(error) => report.note(octets, Err(blame(error))),
         }
     }
     if let Ok(Some((_, root))) = &opened
@@ -52,9 +53,9 @@ pub fn remove(
     report
 }
 
-/// Unique names by inode: what is looked for. A message in here is one whose
-/// listed name is gone.
-type Wanted<'a> = HashMap<u64, Vec<&'a [u8]>>;
+/// Unique names and octets by inode: what is looked for. A message in here is one
+/// whose listed name is gone.
+type Wanted<'a> = HashMap<u64, Vec<(&'a [u8], Octets)>>;
 
 /// Removes what other programs renamed, wherever it is now. Who is shown by no
 /// whole listing is gone; the removals just made leave the stamps young, so it is
@@ -68,7 +69,7 @@ fn remove_renamed(root: &Root, wanted: &mut Wanted<'_>, report: &mut CommitRepor
         match pass(root, wanted, report, &mut buffers) {
             Ok(Some(stamps)) if young == Some(stamps) || stamps.are_settled(now) => {
                 let gone = wanted.drain().flat_map(|(_, names)| names);
-                gone.for_each(|_| report.note(Ok(())));
+                gone.for_each(|(_, octets)| report.note(octets, Ok(())));
             }
             Ok(stamps) => young = stamps,
             Err(error) => failure = blame(&error),
@@ -78,7 +79,7 @@ fn remove_renamed(root: &Root, wanted: &mut Wanted<'_>, report: &mut CommitRepor
         }
     }
     let left = wanted.drain().flat_map(|(_, names)| names);
-    left.for_each(|_| report.note(Err(failure)));
+    left.for_each(|(_, octets)| report.note(octets, Err(failure)));
 }
 
 /// One listing, and the removal of who is wanted in it. The stamps are there if
@@ -97,13 +98,13 @@ fn pass(
         let Some(names) = wanted.get_mut(&member.inode) else {
             continue;
         };
-        let Some(at) = names.iter().position(|name| *name == member.unique) else {
+        let Some(at) = names.iter().position(|(name, _)| *name == member.unique) else {
             continue;
         };
         whole = false;
         match unlink(&folders, member.folder, member.name, member.inode) {
             Err(Errno::NOENT) => continue,
-            result => report.note(result.map_err(FaultKind::of)),
+            result => report.note(names[at].1, result.map_err(FaultKind::of)),
         }
         names.swap_remove(at);
     }
@@ -130,9 +131,12 @@ fn blame(error: &OpenError) -> FaultKind {
 }
 
 impl CommitReport {
-    fn note(&mut self, result: Result<(), FaultKind>) {
+    fn note(&mut self, octets: Octets, result: Result<(), FaultKind>) {
         match (result, &mut self.failed) {
-            (Ok(()), _) => self.removed += 1,
+            (Ok(()), _) => {
+                self.removed += 1;
+                self.octets += octets;
+            }
             (Err(_), Some((count, _))) => *count += 1,
             (Err(kind), failed) => *failed = Some((1, kind)),
         }

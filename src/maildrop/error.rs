@@ -18,6 +18,7 @@ use super::lock::InUse;
 use super::template::NameError;
 use crate::auth::UserName;
 use crate::limits;
+use crate::proto::Octets;
 
 /// Why a maildrop could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,6 +255,8 @@ pub struct CommitReport {
     /// Messages that are gone now, by this session or, before it, by another
     /// program: both are what the client asked for.
     pub removed: u32,
+    /// Their octets as RFC 1939 counts them.
+    pub octets: Octets,
     /// How many could not be removed, and the blame of the first of them. They
     /// are back in the next session (RFC 1939, section 6).
     pub failed: Option<(u32, FaultKind)>,

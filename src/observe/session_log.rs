@@ -120,8 +120,8 @@ pub enum SessionEnd<'a> {
         top: Tally,
         /// What RETR sent.
         retr: Tally,
-        /// Messages removed.
-        deleted: u64,
+        /// What was removed at QUIT.
+        deleted: Tally,
         /// The maildrop when it was opened.
         maildrop: Tally,
         /// From connection to end.
@@ -161,10 +161,11 @@ impl fmt::Display for SessionEnd<'_> {
                 )?;
                 write!(
                     f,
-                    "top={top}, retr={retr}, del={deleted}/{}, ",
-                    maildrop.count
+                    "top={top}, retr={retr}, del={}/{}, ",
+                    deleted.count, maildrop.count
                 )?;
                 write!(f, "size={}, user=<{user}>, {at}, ", maildrop.octets)?;
+                write!(f, "del-size={}, ", deleted.octets)?;
                 write!(f, "duration={:.3}", duration.as_secs_f64())
             }
             Self::Stranger {
@@ -352,7 +353,10 @@ mod tests {
                 count: 2,
                 octets: 12_345,
             },
-            deleted: 1,
+            deleted: Tally {
+                count: 1,
+                octets: 678,
+            },
             maildrop: Tally {
                 count: 20,
                 octets: 99_999,
@@ -371,7 +375,7 @@ mod tests {
             format!(
                 "pop3(alice)<{pid}><0000abcd.3.1>: Info: Disconnected: Logged out top=0/0, \
                  retr=2/12345, del=1/20, size=99999, user=<alice>, rip=192.0.2.7, lip=127.0.0.1, \
-                 TLS, session=<0000abcd.3.1>, duration=1.234"
+                 TLS, session=<0000abcd.3.1>, del-size=678, duration=1.234"
             )
         );
         // As statistics scripts for Dovecot's logs read it.

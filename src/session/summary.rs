@@ -25,8 +25,7 @@ pub struct Tally {
     pub retrieved: Traffic,
     /// Sent for TOP.
     pub topped: Traffic,
-    /// Removed at QUIT: how many are gone, and the size of all that had been
-    /// marked.
+    /// Removed at QUIT.
     pub removed: Traffic,
 }
 

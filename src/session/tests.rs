@@ -169,6 +169,7 @@ impl Dialogue {
                 let failed = self.not_removed.take();
                 let report = CommitReport {
                     removed: deletions.len() - failed.map_or(0, |(messages, _)| messages),
+                    octets: deletions.octets(),
                     failed,
                 };
                 self.commits.push(numbers);

@@ -267,7 +267,7 @@ impl Updating {
         };
         let removed = Traffic {
             messages: report.removed,
-            octets: self.marked.octets,
+            octets: report.octets,
         };
         let tally = Tally {
             removed,

@@ -128,7 +128,7 @@ fn a_session_leaves_one_line_with_every_field() {
     client.ok("DELE 2");
     client.quit();
     let line = server.log_line(&["pop3(ann)"]);
-    let form = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z pop3\(ann\)<(\d+)><([0-9a-f.]+)>: Info: Disconnected: Logged out top=0/0, retr=2/(\d+), del=1/3, size=(\d+), user=<ann>, rip=127\.0\.0\.1, lip=([0-9.]+), session=<([0-9a-f.]+)>, duration=\d+\.\d{3}$";
+    let form = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z pop3\(ann\)<(\d+)><([0-9a-f.]+)>: Info: Disconnected: Logged out top=0/0, retr=2/(\d+), del=1/3, size=(\d+), user=<ann>, rip=127\.0\.0\.1, lip=([0-9.]+), session=<([0-9a-f.]+)>, del-size=(\d+), duration=\d+\.\d{3}$";
     let form = Regex::new(form).expect("a regex");
     let fields = form.captures(&line).unwrap_or_else(|| panic!("{line}"));
     assert_eq!(fields[1], server.pid().to_string());
@@ -136,6 +136,7 @@ fn a_session_leaves_one_line_with_every_field() {
     assert_eq!(fields[3], (octets(1) + octets(3)).to_string());
     assert_eq!(fields[4], (octets(1) + octets(2) + octets(3)).to_string());
     assert_eq!(fields[5], server.site.host().to_string());
+    assert_eq!(fields[7], octets(2).to_string());
     assert_eq!(server.log().matches("pop3(ann)").count(), 1);
 }
 

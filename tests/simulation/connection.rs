@@ -9,7 +9,7 @@ use std::time::Instant;
 use popcore::auth::{Account, Notice, Refusal};
 use popcore::limits;
 use popcore::maildrop::{self, CommitReport, FaultKind, InUse, MessageError, OpenError, Snapshot};
-use popcore::proto::{LineSplitter, MessageNumber, Output, Split, reply};
+use popcore::proto::{LineSplitter, MessageNumber, Octets, Output, Split, reply};
 use popcore::session::{Action, Channel, End, Outcome, Policy, Session, Step};
 use popcore::wire::{Encoder, OctetCounter, TopLimit};
 
@@ -174,6 +174,7 @@ impl<'s> Connection<'s> {
                 self.removed = numbers.skip(usize::from(kind.is_some())).collect();
                 Outcome::Committed(CommitReport {
                     removed: u32::try_from(self.removed.len()).expect("few"),
+                    octets: Octets::ZERO,
                     failed: kind.map(|kind| (1, kind)),
                 })
             }
