@@ -51,7 +51,10 @@ pub const POOL_THREADS: usize = 4;
 
 /// How long a busy shard may go without a look at what other threads woke: an
 /// answer to a login waits for it.
-pub const TURN: Duration = Duration::from_millis(1);
+pub const TURN: Duration = Duration::from_millis(5);
+
+/// How long a shard that its executor has parked too early may sleep.
+pub const PULSE: Duration = Duration::from_millis(20);
 
 /// Buffers a shard provides to the kernel for receiving.
 pub const PROVIDED_BUFFERS: u16 = 256;

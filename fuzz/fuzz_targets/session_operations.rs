@@ -209,11 +209,13 @@ impl Run<'_> {
                 Outcome::Committed(if fate < 200 {
                     CommitReport {
                         removed: deletions.len(),
+                        octets: deletions.octets(),
                         failed: None,
                     }
                 } else {
                     CommitReport {
                         removed: deletions.len() - 1,
+                        octets: Octets::ZERO,
                         failed: Some((1, FaultKind::Temporary)),
                     }
                 })

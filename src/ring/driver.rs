@@ -18,12 +18,11 @@
 //! driver makes an item of its own, a no-op that a kernel thread completes: the
 //! kernel takes the flag down as it runs it.
 //!
-//! **The signal that does not come.** Under heavy load on the machine, twice in a
-//! few million sessions, a shard slept while its sockets held bytes. Which side
-//! lost the signal is not known; the orders of flag, list and signal above allow
-//! no loss. So the driver does not stake a session on it: after it has gone to
-//! sleep it looks at the ring a few times, at growing distances, and then rests
-//! until it is woken. `signals_missed` counts what only such a look found.
+//! **The executor that parks too early.** glommio can go to sleep with tasks that
+//! are ready (see `pulse`). So the driver does not stake a session on being run: it
+//! keeps a timer for as long as it works, and after it has gone to sleep it looks
+//! at the ring a few times, at growing distances, before it rests until it is woken.
+//! `signals_missed` counts what only such a look found.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -74,11 +73,14 @@ impl Ring {
     pub async fn drive(self) -> io::Result<()> {
         let listening = glommio::spawn_local(self.clone().listen());
         let mut listening = pin!(listening);
+        // Ends with the driver.
+        let _pulse = glommio::spawn_local(self.clone().pulse());
         let mut woken: Vec<Waker> = Vec::new();
         let mut fruitless = 0;
         let mut checks = CHECKS.iter();
         self.shared.core.borrow_mut().notify_completions(false);
         loop {
+            self.beat();
             let (submitted, dispatched) = {
                 let mut core = self.shared.core.borrow_mut();
                 let submitted = core.submit(&self.shared.counters)?;

@@ -37,6 +37,7 @@ mod net;
 mod operation;
 mod probe;
 mod provided;
+mod pulse;
 mod sleeper;
 mod slot;
 
@@ -66,6 +67,10 @@ struct Shared {
     eventfd: OwnedFd,
     /// The eventfd was signalled and the driver has not looked since.
     signalled: Cell<bool>,
+    /// Turns the driver has taken.
+    turns: Cell<u64>,
+    /// The pulse's waker while the ring stands still.
+    resting: RefCell<Option<Waker>>,
     /// The driver's waker while it sleeps.
     driver: RefCell<Option<Waker>>,
     counters: Arc<Counters>,
@@ -184,6 +189,8 @@ impl Ring {
                 core: RefCell::new(core),
                 eventfd,
                 signalled: Cell::new(false),
+                turns: Cell::new(0),
+                resting: RefCell::new(None),
                 driver: RefCell::new(None),
                 counters,
             }),
