@@ -27,9 +27,6 @@ use super::Connection;
 use super::buffers::Purpose;
 use super::link::Broken;
 
-/// Octets that [`Encoder::finish`] may add: a line end and the terminator.
-const FINISH: usize = 5;
-
 /// Octets kept back from a full window so that the terminator has company.
 const KEPT: usize = 64;
 
@@ -154,7 +151,7 @@ impl Connection {
                 .await
                 .map_err(|fault| Broken::Message(fault.to_string()))?;
         }
-        if self.out.room() < FINISH {
+        if self.out.room() < limits::MESSAGE_END {
             self.flush_window().await?;
         }
         encoder.finish(self.out.buffer_mut());

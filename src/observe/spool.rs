@@ -178,15 +178,28 @@ mod tests {
         }
     }
 
-    #[test]
-    fn lines_are_written_together_in_order_and_none_is_left() {
+    /// A spool, its thread, what the thread writes, and what lets it go on.
+    type Gated = (
+        Arc<Spool>,
+        Worker,
+        mpsc::Receiver<Vec<u8>>,
+        mpsc::Sender<()>,
+    );
+
+    fn gated(bound: usize) -> Gated {
         let (written, batches) = mpsc::channel();
         let (pass, gate) = mpsc::channel();
         let sink = Gate {
             written,
             pass: gate,
         };
-        let (spool, worker) = Spool::start(sink, 1 << 20).expect("a thread");
+        let (spool, worker) = Spool::start(sink, bound).expect("a thread");
+        (spool, worker, batches, pass)
+    }
+
+    #[test]
+    fn lines_are_written_together_in_order_and_none_is_left() {
+        let (spool, worker, batches, pass) = gated(1 << 20);
         drop(pass);
         let lines: Vec<String> = (0..1000).map(|n| format!("{n}\n")).collect();
         for line in &lines {
@@ -202,13 +215,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_hangs_costs_lines_and_holds_nobody_up() {
-        let (written, batches) = mpsc::channel();
-        let (pass, gate) = mpsc::channel();
-        let sink = Gate {
-            written,
-            pass: gate,
-        };
-        let (spool, worker) = Spool::start(sink, 100).expect("a thread");
+        let (spool, worker, batches, pass) = gated(100);
         (&*spool).write_all(b"first\n").expect("taken");
         assert_eq!(batches.recv().expect("written"), b"first\n");
         // The thread hangs in that write; 16 lines of 6 octets fit.
@@ -224,13 +231,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_hangs_for_good_does_not_keep_the_process() {
-        let (written, batches) = mpsc::channel();
-        let (pass, gate) = mpsc::channel();
-        let sink = Gate {
-            written,
-            pass: gate,
-        };
-        let (spool, worker) = Spool::start(sink, 100).expect("a thread");
+        let (spool, worker, batches, pass) = gated(100);
         (&*spool).write_all(b"first\n").expect("taken");
         assert_eq!(batches.recv().expect("written"), b"first\n");
         // Comes back although nobody lets the sink pass.
