@@ -146,10 +146,14 @@ impl CommitReport {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
     use super::*;
+    use crate::maildrop::name::Name;
     use crate::maildrop::open;
+    use crate::maildrop::roll::{Facts, Roll};
+    use crate::maildrop::stamps::Standing;
 
     fn maildrop(names: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
@@ -210,15 +214,34 @@ mod tests {
 
     #[test]
     fn what_cannot_be_removed_is_counted_with_its_blame() {
-        let folder = maildrop(&["new/1.a", "new/2.b", "cur/3.c:2,"]);
-        let snapshot = open(folder.path(), None).expect("it opens");
+        let folder = maildrop(&["cur/3.c:2,"]);
+        let root = folder.path();
+        // Directories, which unlink(2) refuses whoever asks. No listing shows one
+        // as a message, so the snapshot is made by hand.
         for name in ["new/1.a", "new/2.b"] {
-            // A directory by now, which unlink refuses.
-            fs::remove_file(folder.path().join(name)).expect("it is there");
-            fs::create_dir(folder.path().join(name)).expect("a folder");
+            fs::create_dir(root.join(name)).expect("a folder");
         }
+        let mut roll = Roll::default();
+        let facts = Some(Facts {
+            octets: 10,
+            stored: 10,
+            verbatim: true,
+        });
+        for path in ["new/1.a", "new/2.b", "cur/3.c:2,"] {
+            let (part, name) = path.split_once('/').expect("two parts");
+            let part = if part == "new" {
+                Folder::New
+            } else {
+                Folder::Cur
+            };
+            let inode = fs::symlink_metadata(root.join(path)).expect("made").ino();
+            let name = Name::parse(name.as_bytes()).expect("a message's name");
+            roll.add(name, part, inode, facts);
+        }
+        let snapshot = Snapshot::assemble(root, root, Standing::Unsettled, roll);
         let report = remove(&snapshot, numbers([1, 2, 3]));
-        assert_eq!(report.removed, 1);
         assert_eq!(report.failed, Some((2, FaultKind::Permanent)));
+        assert_eq!((report.removed, report.octets), (1, Octets::new(10)));
+        assert_eq!(left(root), Vec::<String>::new());
     }
 }
