@@ -1,8 +1,8 @@
 //! Reading directories and files below one maildrop. BLOCKING, all of it.
 //!
-//! Everything is opened relative to the maildrop's own directory, beneath it and
-//! through no symbolic link (`openat2(2)`), so whatever lies in a maildrop, no
-//! file outside is ever opened. Messages are opened without waiting for a writer
+//! Everything is opened relative to the maildrop's own directory, by a name of one
+//! component and through no symbolic link (`openat2(2)`), so whatever lies in a
+//! maildrop, no file outside is ever opened. Messages are opened without waiting for a writer
 //! (a FIFO) and looked at before they are read: only regular files count.
 
 use std::path::{Path, PathBuf};
@@ -25,9 +25,10 @@ const DIRECTORY_BUFFER: usize = 256 << 10;
 /// Octets of a message read at once: a usual message in one piece.
 const FILE_BUFFER: usize = 128 << 10;
 
-const BELOW: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
+/// Not `BENEATH` as well: a name without a slash that is not `..` leads nowhere
+/// else, and the kernel takes a message that another program moves from new/ to
+/// cur/ while it is being opened for an escape, and fails the open (`EXDEV`).
+const HERE: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 
 /// A maildrop's own directory.
 pub(super) struct Root {
@@ -39,8 +40,7 @@ impl Root {
     /// Opens a canonical path; `None` where nothing is there.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, OpenError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match fs::openat2(CWD, path, flags, Mode::empty(), resolve) {
+        match fs::openat2(CWD, path, flags, Mode::empty(), HERE) {
             Ok(fd) => Ok(Some(Self {
                 path: path.to_owned(),
                 fd,
@@ -70,7 +70,7 @@ impl Root {
 
     fn folder(&self, folder: Folder) -> Result<Option<OwnedFd>, OpenError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match fs::openat2(&self.fd, folder.c_name(), flags, Mode::empty(), BELOW) {
+        match fs::openat2(&self.fd, folder.c_name(), flags, Mode::empty(), HERE) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(directory_fault(&self.path.join(folder.name()), errno)),
@@ -185,7 +185,7 @@ pub(super) fn measure(
     buffers: &mut Buffers,
 ) -> Result<Measured, (Attempt, Errno)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = io::retry_on_intr(|| fs::openat2(folder, name, flags, Mode::empty(), BELOW));
+    let opened = io::retry_on_intr(|| fs::openat2(folder, name, flags, Mode::empty(), HERE));
     let file = match opened {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(Measured::Vanished),

@@ -403,6 +403,16 @@ fn a_renamed_message_is_located_and_a_removed_one_is_not() {
     assert_eq!(found(3), None);
 }
 
+/// Ends what another thread does until told, also where an assertion fails first:
+/// a scope waits for its threads.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Renames all messages back and forth, between folders and flags, until told.
 fn move_about(path: &Path, messages: usize, stop: &AtomicBool) {
     let places = ["new/", "cur/", "cur/", "cur/"];
@@ -419,6 +429,37 @@ fn move_about(path: &Path, messages: usize, stop: &AtomicBool) {
     }
 }
 
+/// A kernel that was told to stay beneath new/ reports a message that goes to cur/
+/// in that very moment as an escape from it (`EXDEV`).
+#[test]
+fn a_message_moved_while_it_is_opened_is_no_fault() {
+    const OPENS: usize = 20_000;
+    let maildrop = Maildrop::new();
+    maildrop.write("new/1.x", "x\n");
+    let root = Root::open(&maildrop.path).expect("no error");
+    let folders = root.expect("there").folders().expect("they open");
+    let new = folders.fd(Folder::New).expect("there");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                maildrop.rename("new/1.x", "cur/1.x");
+                maildrop.rename("cur/1.x", "new/1.x");
+            }
+        });
+        let _until_the_end = Stop(&stop);
+        let mut buffers = Buffers::new();
+        for _ in 0..OPENS {
+            match listing::measure(new, b"1.x", &mut buffers) {
+                Ok(Measured::Facts(facts)) => assert_eq!(facts.octets, 3),
+                Ok(Measured::Vanished) => {}
+                Ok(Measured::Foreign) => panic!("it is a file"),
+                Err((_, errno)) => panic!("{errno}"),
+            }
+        }
+    });
+}
+
 #[test]
 fn no_message_is_missed_while_all_are_renamed_at_full_speed() {
     const MESSAGES: usize = 150;
@@ -433,6 +474,7 @@ fn no_message_is_missed_while_all_are_renamed_at_full_speed() {
     let (mut short, mut missing, mut restless) = (0, 0, 0);
     thread::scope(|scope| {
         let mover = scope.spawn(|| move_about(&maildrop.path, MESSAGES, &stop));
+        let until_the_end = Stop(&stop);
         let root = Root::open(&maildrop.path)
             .expect("no error")
             .expect("there");
@@ -461,7 +503,7 @@ fn no_message_is_missed_while_all_are_renamed_at_full_speed() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(until_the_end);
         mover.join().expect("it ran");
     });
     println!("{OPENS} opens: {short} single listings short by {missing}, {restless} gave up");
