@@ -165,6 +165,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
             cpu: *cpu,
             listeners,
             policy: Arc::clone(&policy),
+            write_stall: config.limits.write_stall,
             services: Arc::clone(&services),
             tls: tls.clone(),
             counters,

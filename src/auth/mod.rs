@@ -92,4 +92,6 @@ pub enum Refusal {
     Disabled(Notice),
     /// It cannot be told now: `[SYS/TEMP]`.
     Unavailable,
+    /// Too many logins wait already, and this one was not queued: `[SYS/TEMP]`.
+    Busy,
 }

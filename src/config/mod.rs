@@ -147,6 +147,9 @@ pub struct LimitOptions {
     pub idle: Duration,
     /// From connection to authentication, a second at least.
     pub login: Duration,
+    /// How long a client may take to read one buffer of what is sent to it. No
+    /// key sets it: [`crate::limits::WRITE_STALL`].
+    pub write_stall: Duration,
 }
 
 /// The administrator's HTTP listener.

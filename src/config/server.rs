@@ -71,6 +71,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Option<LimitOptions> {
     Some(LimitOptions {
         idle: idle?,
         login: login?,
+        write_stall: limits::WRITE_STALL,
     })
 }
 

@@ -117,6 +117,7 @@ fn a_whole_file_becomes_plain_data() {
         limits: LimitOptions {
             idle: Duration::from_mins(10),
             login: Duration::from_secs(45),
+            write_stall: Duration::from_mins(1),
         },
         log: LogOptions {
             target: LogTarget::File(path("pop.log")),
@@ -143,6 +144,8 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(config.listeners[0].tls, TlsMode::None);
     assert_eq!(config.maildrop.path, "{home}/Maildir");
     assert_eq!(config.limits.login, Duration::from_mins(1));
+    assert_eq!(config.limits.idle, Duration::from_mins(10));
+    assert_eq!(config.limits.write_stall, Duration::from_mins(1));
     assert_eq!(config.log.target, LogTarget::Stderr);
     assert_eq!(config.admin, None);
 }

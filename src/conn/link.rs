@@ -15,7 +15,6 @@ use rustix::net::Shutdown;
 
 use super::Context;
 use super::buffers::Purpose;
-use crate::limits;
 use crate::ring::{Handle, Received, Receiver};
 use crate::shard::deadlines::{Alarm, Signal, Watch};
 use crate::tls::{Secured, TlsFault};
@@ -172,7 +171,7 @@ impl Link {
     /// Sends octets as they are. Not an `async fn`: the future would keep its
     /// arguments beside what it makes of them.
     fn send_raw(&self, octets: Vec<u8>) -> impl Future<Output = Result<Vec<u8>, Broken>> + Unpin {
-        self.alarm.set(Instant::now() + limits::WRITE_STALL);
+        self.alarm.set(Instant::now() + self.context.write_stall);
         let expected = octets.len();
         let mut sending = self.context.ring.send(&self.socket, octets);
         poll_fn(move |context| {

@@ -62,6 +62,8 @@ pub struct Context {
     pub deadlines: Rc<Deadlines>,
     /// What the operator decided.
     pub policy: Arc<Policy>,
+    /// How long a client may take to read one buffer.
+    pub write_stall: Duration,
     /// What all shards share.
     pub services: Arc<Services>,
     /// The certificate, where there is one.
@@ -375,7 +377,7 @@ impl Connection {
                 .authenticate(self.context.shard, credentials, from)
             {
                 Ok(pending) => pending.await,
-                Err(_full) => Err(Refusal::Unavailable),
+                Err(_full) => Err(Refusal::Busy),
             };
         self.report.login(&self.context.counters, &user, &verdict);
         Ok(Outcome::Authenticated(verdict))

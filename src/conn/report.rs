@@ -77,6 +77,7 @@ impl Report {
             Err(Refusal::Rejected) => (LoginResult::Rejected, LoginFault::Rejected),
             Err(Refusal::Disabled(_)) => (LoginResult::Disabled, LoginFault::Disabled),
             Err(Refusal::Unavailable) => (LoginResult::Unavailable, LoginFault::Unavailable),
+            Err(Refusal::Busy) => (LoginResult::QueueFull, LoginFault::Unavailable),
         };
         counters.login(result, self.since_command());
         self.failed_logins += 1;
@@ -173,7 +174,8 @@ fn ending(finish: &Finish) -> Ending {
         Finish::Ended(End::TooManyBadCommands) => Ending::BadCommands,
         Finish::Ended(End::TooManyAuthFailures) => Ending::BadLogins,
         Finish::Broken(Broken::Closed) => Ending::ClientClosed,
-        Finish::Broken(Broken::Lost(_) | Broken::Stalled) => Ending::ConnectionLost,
+        Finish::Broken(Broken::Lost(_)) => Ending::ConnectionLost,
+        Finish::Broken(Broken::Stalled) => Ending::Stalled,
         Finish::Broken(Broken::Shutdown) => Ending::Shutdown,
         Finish::Broken(Broken::Tls(_) | Broken::Injection) => Ending::TlsFault,
         Finish::Broken(Broken::Message(_)) => Ending::MessageFault,

@@ -72,6 +72,8 @@ labels! {
         ClientClosed = "client_closed",
         /// The connection failed or its peer vanished.
         ConnectionLost = "connection_lost",
+        /// The client did not read what was sent to it.
+        Stalled = "stalled",
         /// Idle for longer than `limits.idle`.
         Autologout = "autologout",
         /// Not logged in within `limits.login`.

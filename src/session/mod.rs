@@ -341,6 +341,10 @@ impl Session {
                 reply::err(out, Some(Code::SysTemp), "logins are not possible now");
                 return (Authorization::after(user).into(), Step::Continue);
             }
+            Err(Refusal::Busy) => {
+                reply::err(out, Some(Code::SysTemp), "too many logins wait already");
+                return (Authorization::after(user).into(), Step::Continue);
+            }
             Err(Refusal::Rejected) => Failure::Rejected,
             Err(Refusal::Disabled(notice)) => Failure::Disabled(notice),
         };

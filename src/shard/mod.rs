@@ -53,6 +53,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// What the operator decided.
     pub policy: Arc<Policy>,
+    /// How long a client may take to read one buffer.
+    pub write_stall: Duration,
     /// What all shards share.
     pub services: Arc<Services>,
     /// The certificate, where there is one.
@@ -117,6 +119,7 @@ async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
         ring: ring.clone(),
         deadlines,
         policy: plan.policy,
+        write_stall: plan.write_stall,
         services: plan.services,
         tls: plan.tls,
         counters: plan.counters,

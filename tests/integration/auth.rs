@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::client::{Client, PASSWORD};
 use super::patience::until;
+use super::scrape::Scrape;
 use super::server::{Server, Site};
 
 const HORSE: &str = "correct horse battery staple";
@@ -284,4 +285,44 @@ fn a_login_that_takes_too_long_is_ended_without_a_word() {
     client.ends();
     assert!(begun.elapsed() >= Duration::from_secs(1));
     server.log_line(&["Login timed out", "no auth attempts"]);
+}
+
+/// A password whose verification takes long on any machine: 64 passes over 16 MiB.
+/// It is nobody's hash.
+const SLOW: &str = "{ARGON2ID}$argon2id$v=19$m=16384,t=64,p=1$MDEyMzQ1Njc4OWFiY2RlZg$gAwJW5vx5itn2V9KHlEUjyUCrpDYgKyQf0gMaHGx1h4";
+
+/// More logins than may wait, and then some for those that are under way.
+const CROWD: usize = 1024 + 256;
+
+#[test]
+fn a_full_auth_queue_answers_sys_temp() {
+    let server = with_users(&format!("slow:{SLOW}\nquick:{{PLAIN}}{PASSWORD}\n"));
+    let mut crowd = Vec::new();
+    let full = "popcore_logins_total{result=\"queue_full\"}";
+    while Scrape::of(server.site.admin()).value(full) == 0 {
+        assert!(crowd.len() < 3 * CROWD, "the queue has no end");
+        for _ in 0..CROWD / 16 {
+            let mut client = server.connect();
+            client.send("USER slow\r\nPASS wrong\r\n");
+            crowd.push(client);
+        }
+    }
+    // Who was refused was told at once; the others still wait.
+    let refused = until("an answer", || crowd.iter().rposition(Client::has_news));
+    let mut client = crowd.swap_remove(refused);
+    assert!(client.line().starts_with("+OK"), "the answer to USER");
+    let reply = client.line();
+    assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{reply}");
+    server.log_line(&["auth unavailable", "user=<slow>"]);
+    until("every refusal to be booked as one", || {
+        let scrape = Scrape::of(server.site.admin());
+        assert_eq!(
+            scrape.value("popcore_logins_total{result=\"unavailable\"}"),
+            0
+        );
+        (scrape.value(full) == scrape.value("popcore_auth_queue_full_total")).then_some(())
+    });
+    // It was no failed login, and passwords that cost nothing wait for nobody.
+    client.log_in("quick");
+    client.quit();
 }

@@ -58,6 +58,14 @@ impl Client {
         }
     }
 
+    /// Whether there is something to read.
+    pub(crate) fn has_news(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("an option");
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("an option");
+        !self.received.is_empty() || seen.is_ok_and(|octets| octets > 0)
+    }
+
     /// Takes what has come in one piece, as it comes, without keeping it.
     pub(crate) fn piece(&mut self) -> Vec<u8> {
         assert!(self.received.is_empty(), "unread octets");

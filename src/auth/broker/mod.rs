@@ -240,7 +240,7 @@ impl Shared {
         } else if let Err(SlowCase { reply, .. }) = hashers.queue(SlowCase { case, reply }) {
             let counter = &self.counters.rejected_full;
             counter.fetch_add(1, Ordering::Relaxed);
-            let _ = reply.send(Err(Refusal::Unavailable));
+            let _ = reply.send(Err(Refusal::Busy));
         }
     }
 
@@ -258,7 +258,7 @@ impl Shared {
         let counter = match &answer {
             Ok(_) => &self.counters.verified,
             Err(Refusal::Rejected | Refusal::Disabled(_)) => &self.counters.refused,
-            Err(Refusal::Unavailable) => &self.counters.unavailable,
+            Err(Refusal::Unavailable | Refusal::Busy) => &self.counters.unavailable,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         // The client may have left while its password was verified.

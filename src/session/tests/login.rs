@@ -170,10 +170,15 @@ fn the_answer_to_a_wrong_password_comes_after_the_pause() {
 }
 
 #[test]
-fn an_absent_directory_is_no_failed_login() {
+fn an_absent_directory_and_a_full_queue_are_no_failed_logins() {
     let mut client = Dialogue::greeted();
-    for _ in 0..5 {
-        client.refusal = Some(Refusal::Unavailable);
+    for attempt in 0..6 {
+        let busy = attempt % 2 == 0;
+        client.refusal = Some(if busy {
+            Refusal::Busy
+        } else {
+            Refusal::Unavailable
+        });
         client.say("USER alice");
         let reply = client.say("PASS secret");
         assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{reply:?}");
