@@ -131,6 +131,7 @@ fn cramped(descriptors: u32) -> Server {
 fn at_the_descriptor_limit_the_server_rests_and_recovers() {
     let server = cramped(120);
     let address = server.site.pop3();
+    let begun = Instant::now();
     let mut open: Vec<TcpStream> = (0..150)
         .map(|_| TcpStream::connect(address).expect("the kernel takes it"))
         .collect();
@@ -139,6 +140,17 @@ fn at_the_descriptor_limit_the_server_rests_and_recovers() {
     assert!(
         used < Duration::from_millis(200),
         "it spins: {used:?} in a second"
+    );
+    // Each of the four listeners of two shards asks five times a second.
+    let asked = server
+        .log()
+        .matches("no connection is accepted for")
+        .count();
+    let most = 4 * (1 + begun.elapsed().as_millis() / 200);
+    assert!(
+        asked as u128 <= most,
+        "{asked} times in {:?}",
+        begun.elapsed()
     );
     // Those who wait are served as soon as others go.
     open.drain(..120);
@@ -149,6 +161,10 @@ fn at_the_descriptor_limit_the_server_rests_and_recovers() {
     drop(open);
     waiting.quit();
     server.log_in("ann").quit();
+    let scrape = Scrape::of(server.site.admin());
+    let errors = scrape.value("popcore_accept_errors_total{kind=\"descriptors\"}");
+    assert!(errors > 0);
+    assert_eq!(scrape.value("popcore_listener_backoffs_total"), errors);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! at once. Nothing here waits for a time: what is awaited is a line, an octet, an
 //! end, and the deadline behind it is only there to end a test that hangs.
 
+mod addresses;
 mod auth;
 mod chaos;
 mod client;

@@ -36,6 +36,8 @@ pub(crate) struct Site {
     pub(crate) drain: &'static str,
     pub(crate) maildrop: &'static str,
     pub(crate) log: &'static str,
+    /// Further sections of the configuration.
+    pub(crate) more: &'static str,
 }
 
 impl Site {
@@ -57,6 +59,7 @@ impl Site {
             drain: "30s",
             maildrop: "mail/{user}",
             log: "stderr",
+            more: "",
         };
         let mut lines = String::new();
         for user in users {
@@ -115,7 +118,7 @@ impl Site {
              [maildrop]\npath = \"{}\"\n\
              [limits]\nlogin = \"{}\"\n\
              [log]\ntarget = \"{}\"\n\
-             [admin]\nlisten = \"{}\"\n",
+             [admin]\nlisten = \"{}\"\n{}",
             self.shards,
             self.drain,
             self.pop3(),
@@ -126,6 +129,7 @@ impl Site {
             self.login,
             self.log,
             self.admin(),
+            self.more,
         )
     }
 
