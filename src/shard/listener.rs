@@ -141,7 +141,14 @@ fn backlog() -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+    use std::os::fd::AsFd;
+    use std::sync::Arc;
+
+    use glommio::{LocalExecutorBuilder, Placement};
+
     use super::*;
+    use crate::ring::{Handle, Ring};
 
     #[test]
     fn shards_share_an_address_and_a_second_server_does_not_get_it() {
@@ -162,6 +169,63 @@ mod tests {
             let taken = listen(address, 3).expect_err("taken").to_string();
             assert!(taken.contains("another server has this address"), "{taken}");
         }
+    }
+
+    /// What a listening socket hands on to those it accepts, read from one that
+    /// the shard's ring accepted.
+    #[test]
+    fn accepted_sockets_have_the_options_that_dead_peers_and_small_replies_need() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let wanted: SocketAddr = address.parse().expect("an address");
+            let (address, mut sockets) = listen(wanted, 1).expect("free");
+            let client = TcpStream::connect(address).expect("it listens");
+            let listener = sockets.remove(0);
+            let accepted = LocalExecutorBuilder::new(Placement::Unbound).spawn(|| async {
+                let ring = Ring::new(Arc::default()).expect("a kernel with io_uring");
+                let driver = glommio::spawn_local(ring.clone().drive());
+                let mut acceptor = ring.accept(Handle::new(listener));
+                let socket = acceptor.connection().await.expect("a connection");
+                drop(acceptor);
+                driver.cancel().await;
+                socket.as_fd().try_clone_to_owned().expect("a descriptor")
+            });
+            let socket = accepted.expect("an executor").join().expect("no panic");
+            assert!(sockopt::tcp_nodelay(&socket).expect("an option"));
+            assert!(sockopt::socket_keepalive(&socket).expect("an option"));
+            let silence = sockopt::tcp_keepidle(&socket).expect("an option");
+            let between = sockopt::tcp_keepintvl(&socket).expect("an option");
+            let tries = sockopt::tcp_keepcnt(&socket).expect("an option");
+            let unacknowledged = sockopt::tcp_user_timeout(&socket).expect("an option");
+            assert_eq!(silence, Duration::from_secs(120));
+            assert_eq!((between, tries), (Duration::from_secs(30), 3));
+            assert_eq!(unacknowledged, 90_000);
+            drop(client);
+        }
+    }
+
+    /// glommio's own bind would hold 1,024. The kernel completes a handshake only
+    /// while there is room in the queue, and nobody accepts here.
+    #[test]
+    fn the_listen_queue_is_as_long_as_the_system_allows() {
+        const ENOUGH: i32 = 1024 + 300;
+        let allowed = fs::read_to_string(SOMAXCONN).expect("a setting");
+        let allowed: i32 = allowed.trim().parse().expect("a number");
+        assert_eq!(backlog(), allowed);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let raised = rustix::process::Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("soft");
+        let wanted: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let (address, _listening) = listen(wanted, 1).expect("free");
+        let waiting: Vec<TcpStream> = (0..allowed.min(ENOUGH))
+            .map(|number| {
+                let stream = TcpStream::connect_timeout(&address, Duration::from_secs(20));
+                stream.unwrap_or_else(|error| panic!("connection {number}: {error}"))
+            })
+            .collect();
+        assert!(!waiting.is_empty());
     }
 
     #[test]
