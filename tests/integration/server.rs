@@ -36,6 +36,8 @@ pub(crate) struct Site {
     pub(crate) drain: &'static str,
     pub(crate) maildrop: &'static str,
     pub(crate) log: &'static str,
+    /// Further keys of `[server]`.
+    pub(crate) server: &'static str,
     /// Further sections of the configuration.
     pub(crate) more: &'static str,
 }
@@ -59,6 +61,7 @@ impl Site {
             drain: "30s",
             maildrop: "mail/{user}",
             log: "stderr",
+            server: "",
             more: "",
         };
         let mut lines = String::new();
@@ -109,7 +112,7 @@ impl Site {
 
     pub(crate) fn configuration(&self) -> String {
         format!(
-            "[server]\nhostname = \"pop.example.net\"\nshards = {}\ndrain = \"{}\"\n\
+            "[server]\nhostname = \"pop.example.net\"\nshards = {}\ndrain = \"{}\"\n{}\
              [[listener]]\naddress = \"{}\"\ntls = \"starttls\"\n\
              [[listener]]\naddress = \"{}\"\ntls = \"implicit\"\n\
              [[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n\
@@ -121,6 +124,7 @@ impl Site {
              [admin]\nlisten = \"{}\"\n{}",
             self.shards,
             self.drain,
+            self.server,
             self.pop3(),
             self.pop3s(),
             self.plaintext,
