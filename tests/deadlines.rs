@@ -5,8 +5,9 @@
 //! it, with a valid configuration in which nothing but these limits is changed.
 //! There is one test because a process has one log and one set of signals.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc;
@@ -44,7 +45,7 @@ type Server = thread::JoinHandle<Result<(), server::ServerError>>;
 fn write_site(folder: &Path) {
     let mut users = String::new();
     for user in USERS {
-        users += &format!("{user}:{{PLAIN}}secret\n");
+        writeln!(users, "{user}:{{PLAIN}}secret").expect("a String");
         for part in ["new", "cur"] {
             fs::create_dir_all(folder.join("mail").join(user).join(part)).expect("a folder");
         }

@@ -196,7 +196,7 @@ mod tests {
             let between = sockopt::tcp_keepintvl(&socket).expect("an option");
             let tries = sockopt::tcp_keepcnt(&socket).expect("an option");
             let unacknowledged = sockopt::tcp_user_timeout(&socket).expect("an option");
-            assert_eq!(silence, Duration::from_secs(120));
+            assert_eq!(silence, Duration::from_mins(2));
             assert_eq!((between, tries), (Duration::from_secs(30), 3));
             assert_eq!(unacknowledged, 90_000);
             drop(client);
