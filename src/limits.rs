@@ -110,6 +110,11 @@ pub const NOTICE: usize = 200;
 /// does; what is beyond is told to come back.
 pub const AUTH_QUEUE: usize = 1024;
 
+/// Good logins that are remembered. An entry is about 300 octets with its name and
+/// paths, so that all of them are at most 80 MiB; who polls every five minutes at
+/// 800 logins a second is still in it.
+pub const AUTH_CACHE: usize = 256 * 1024;
+
 /// Largest passwd-file in octets: some ten million users. Offsets into it are
 /// 32 bits wide, and it is held in memory, at a reload twice.
 pub const PASSWD_FILE: usize = 1 << 30;

@@ -3,8 +3,9 @@
 //!
 //! A login goes one way: the session has [`Credentials`], the [`Broker`] queues
 //! them, a thread of its own looks the name up, verifies the password and wakes
-//! whoever awaits the [`Pending`] answer. No shard hashes, reads a file or waits
-//! for a directory.
+//! whoever awaits the [`Pending`] answer. No shard verifies a password, reads a
+//! file or waits for a directory. A login that was good before and brings the same
+//! password again takes a short cut: its answer is there at once (`cache`).
 //!
 //! Invariants: no password, given or stored, is printed by any trait or named in
 //! any message, and all are overwritten when dropped; a name that does not exist
@@ -13,6 +14,7 @@
 //! and nobody else.
 
 mod broker;
+mod cache;
 mod directory;
 mod judge;
 mod name;

@@ -14,6 +14,9 @@
 //! once. A desk that hashed would hold its shard up for tens of milliseconds;
 //! that is what the hashers are for.
 //!
+//! A login that was good a moment ago is answered from the [`LoginCache`] and is
+//! never queued: most logins of a server are polls of clients that it knows.
+//!
 //! A request whose [`Pending`] is gone (the connection was closed) is skipped before
 //! anything is looked up or hashed. When the broker stops, what is queued is
 //! answered first; what comes later is answered [`Refusal::Unavailable`].
@@ -33,6 +36,7 @@ use std::task::{Context, Poll};
 use futures_channel::oneshot;
 
 use self::crew::{Crew, Plan};
+use super::cache::{Fingerprint, Generation, LoginCache};
 use super::directory::{Directory, LoadReport};
 use super::judge::{Case, Judge};
 use super::passwd_file::PasswdFile;
@@ -43,14 +47,21 @@ use crate::limits;
 pub struct Broker {
     /// One for each shard; they end before the hashers do.
     desks: Vec<Crew<Request>>,
-    hashers: Arc<Crew<SlowCase>>,
+    hashers: Arc<Crew<Hearing>>,
     shared: Arc<Shared>,
 }
 
 /// The answer to a login, once there is one. Dropping it withdraws the request.
 #[derive(Debug)]
 #[must_use = "dropping it withdraws the request"]
-pub struct Pending(oneshot::Receiver<Answer>);
+pub struct Pending(Wait);
+
+#[derive(Debug)]
+enum Wait {
+    /// Taken when it has been told.
+    Known(Option<Account>),
+    Queued(oneshot::Receiver<Answer>),
+}
 
 /// [`limits::AUTH_QUEUE`] logins wait at this desk already: `[SYS/TEMP]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +70,7 @@ pub struct QueueFull;
 /// What has become of logins since the start. Read with relaxed order.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Logins that succeeded.
+    /// Logins whose password was verified and that succeeded.
     pub verified: AtomicU64,
     /// Logins that were [`Refusal::Rejected`] or [`Refusal::Disabled`].
     pub refused: AtomicU64,
@@ -87,18 +98,23 @@ type Answer = Result<Account, Refusal>;
 
 struct Request {
     credentials: Credentials,
+    fingerprint: Fingerprint,
     from: IpAddr,
     reply: oneshot::Sender<Answer>,
 }
 
-/// A login whose password takes long to verify.
-struct SlowCase {
+/// A login whose password is to be verified, and who waits for the outcome.
+struct Hearing {
     case: Case,
+    fingerprint: Fingerprint,
+    /// Of the directories, before the name was looked up.
+    generation: Generation,
     reply: oneshot::Sender<Answer>,
 }
 
 struct Shared {
     judge: Judge,
+    cache: LoginCache,
     counters: Counters,
 }
 
@@ -131,6 +147,7 @@ impl Broker {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             judge,
+            cache: LoginCache::new(),
             counters: Counters::default(),
         });
         let own = Arc::clone(&shared);
@@ -159,17 +176,23 @@ impl Broker {
         })
     }
 
-    /// Queues a login of a client at the address `from` at a shard's desk. Never
-    /// waits.
+    /// Answers a login of a client at the address `from` that was good before, or
+    /// queues it at a shard's desk. Never waits.
     pub fn authenticate(
         &self,
         shard: usize,
         credentials: Credentials,
         from: IpAddr,
     ) -> Result<Pending, QueueFull> {
+        let cache = &self.shared.cache;
+        let fingerprint = cache.fingerprint(&credentials);
+        if let Some(account) = cache.get(&credentials.user, &fingerprint, from) {
+            return Ok(Pending(Wait::Known(Some(account))));
+        }
         let (reply, answer) = oneshot::channel();
         let request = Request {
             credentials,
+            fingerprint,
             from,
             reply,
         };
@@ -178,7 +201,7 @@ impl Broker {
             counter.fetch_add(1, Ordering::Relaxed);
             return Err(QueueFull);
         }
-        Ok(Pending(answer))
+        Ok(Pending(Wait::Queued(answer)))
     }
 
     /// Reads every directory again, in the calling thread, which must not be a
@@ -187,6 +210,7 @@ impl Broker {
     /// directories.
     pub fn reload(&self) -> Vec<Result<LoadReport, DirectoryError>> {
         let reloads = self.shared.judge.reload();
+        self.shared.cache.invalidate();
         for reload in &reloads {
             match reload {
                 Ok(report) => log(report),
@@ -199,6 +223,11 @@ impl Broker {
     /// What has become of logins since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// Logins that were answered without a thread, because they were good before.
+    pub fn known(&self) -> u64 {
+        self.shared.cache.hits()
     }
 
     /// Logins that wait for a thread now.
@@ -224,9 +253,10 @@ impl Drop for Broker {
 
 impl Shared {
     /// The work of a desk.
-    fn receive(&self, request: Request, hashers: &Crew<SlowCase>) {
+    fn receive(&self, request: Request, hashers: &Crew<Hearing>) {
         let Request {
             credentials,
+            fingerprint,
             from,
             reply,
         } = request;
@@ -234,10 +264,16 @@ impl Shared {
             self.counters.skipped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let case = self.judge.hear(credentials, from);
-        if !case.is_slow() {
-            self.answer(case, reply);
-        } else if let Err(SlowCase { reply, .. }) = hashers.queue(SlowCase { case, reply }) {
+        let generation = self.cache.generation();
+        let hearing = Hearing {
+            case: self.judge.hear(credentials, from),
+            fingerprint,
+            generation,
+            reply,
+        };
+        if !hearing.case.is_slow() {
+            self.answer(hearing);
+        } else if let Err(Hearing { reply, .. }) = hashers.queue(hearing) {
             let counter = &self.counters.rejected_full;
             counter.fetch_add(1, Ordering::Relaxed);
             let _ = reply.send(Err(Refusal::Busy));
@@ -245,16 +281,26 @@ impl Shared {
     }
 
     /// The work of a hasher.
-    fn hash(&self, SlowCase { case, reply }: SlowCase) {
-        if reply.is_canceled() {
+    fn hash(&self, hearing: Hearing) {
+        if hearing.reply.is_canceled() {
             self.counters.skipped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.answer(case, reply);
+        self.answer(hearing);
     }
 
-    fn answer(&self, case: Case, reply: oneshot::Sender<Answer>) {
-        let answer = case.decide(Verifier::verify);
+    fn answer(&self, hearing: Hearing) {
+        let Hearing {
+            case,
+            fingerprint,
+            generation,
+            reply,
+        } = hearing;
+        let answer = case.decide(Verifier::verify).map(|admission| {
+            let account = admission.account.clone();
+            self.cache.put(fingerprint, generation, admission);
+            account
+        });
         let counter = match &answer {
             Ok(_) => &self.counters.verified,
             Err(Refusal::Rejected | Refusal::Disabled(_)) => &self.counters.refused,
@@ -270,9 +316,14 @@ impl Future for Pending {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let answer = Pin::new(&mut self.0).poll(cx);
-        // A request that was dropped unanswered: the broker has stopped.
-        answer.map(|answer| answer.unwrap_or(Err(Refusal::Unavailable)))
+        match &mut self.0 {
+            Wait::Known(account) => Poll::Ready(Ok(account.take().expect("told once"))),
+            Wait::Queued(answer) => {
+                let answer = Pin::new(answer).poll(cx);
+                // A request that was dropped unanswered: the broker has stopped.
+                answer.map(|answer| answer.unwrap_or(Err(Refusal::Unavailable)))
+            }
+        }
     }
 }
 

@@ -172,8 +172,36 @@ fn a_full_queue_refuses_and_recovers() {
     for pending in queued {
         assert!(block_on(pending).is_ok());
     }
-    assert!(block_on(login(&broker, "joe", "x").expect("room")).is_ok());
+    assert!(block_on(login(&broker, "ann", "x").expect("room")).is_ok());
     assert_eq!(count(&broker.counters().verified), 5);
+}
+
+#[test]
+fn who_logged_in_before_needs_no_thread() {
+    let Gated {
+        broker,
+        begun,
+        pass,
+        lookups,
+    } = gated(1, 1);
+    pass.send(()).expect("a gate");
+    assert!(block_on(login(&broker, "joe", "x").expect("room")).is_ok());
+    begun.recv().expect("begun");
+    // The one thread is held, and its queue is full.
+    let held = login(&broker, "ann", "x").expect("room");
+    begun.recv().expect("begun");
+    let queued = login(&broker, "kim", "x").expect("room");
+    let known = block_on(login(&broker, "joe", "x").expect("known"));
+    assert_eq!(known.expect("right").user.as_bytes(), b"joe");
+    assert_eq!((broker.known(), lookups.load(Ordering::SeqCst)), (1, 2));
+    // Another password is another matter, and so is everything after a reload.
+    assert_eq!(login(&broker, "joe", "y").err(), Some(QueueFull));
+    broker.reload();
+    assert_eq!(login(&broker, "joe", "x").err(), Some(QueueFull));
+    drop(pass);
+    for pending in [held, queued] {
+        assert!(block_on(pending).is_ok());
+    }
 }
 
 #[test]
@@ -254,7 +282,7 @@ fn stopping_answers_what_is_queued_and_no_more() {
     for pending in queued {
         assert!(block_on(pending).is_ok());
     }
-    let late = login(&broker, "joe", "x").expect("not full");
+    let late = login(&broker, "ann", "x").expect("not full");
     assert_eq!(block_on(late), Err(Refusal::Unavailable));
     broker.stop();
     assert_eq!(count(&broker.counters().verified), 16);
@@ -267,7 +295,8 @@ fn stopping_while_logins_arrive_leaves_none_unanswered() {
         drop(pass);
         thread::scope(|scope| {
             let logins = scope.spawn(|| {
-                let pending: Vec<_> = (0..200).flat_map(|_| login(&broker, "joe", "x")).collect();
+                let users = (0..200).map(|number| format!("joe{number}"));
+                let pending: Vec<_> = users.flat_map(|user| login(&broker, &user, "x")).collect();
                 assert_eq!(pending.len(), 200);
                 let answered = pending.into_iter().flat_map(block_on);
                 answered.count() as u64
@@ -281,14 +310,20 @@ fn stopping_while_logins_arrive_leaves_none_unanswered() {
 
 #[test]
 fn no_wake_up_is_lost() {
-    let (_folder, options) = passwd_file("joe:{PLAIN}secret\n");
+    let name = |client: u32, round: u32| format!("joe{client}.{round}");
+    let users = (0..3).flat_map(|client| (0..2000).map(move |round| name(client, round)));
+    let lines: String = users
+        .map(|user| format!("{user}:{{PLAIN}}secret\n"))
+        .collect();
+    let (_folder, options) = passwd_file(&lines);
     let broker = Broker::start(&options).expect("started");
     thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                // One at a time, so that the threads sleep and wake at each.
-                for _ in 0..2000 {
-                    let pending = login(&broker, "joe", "secret").expect("room");
+        for client in 0..3 {
+            let broker = &broker;
+            scope.spawn(move || {
+                // One at a time, and each user once, so that the threads sleep and wake at each.
+                for round in 0..2000 {
+                    let pending = login(broker, &name(client, round), "secret").expect("room");
                     assert!(block_on(pending).is_ok());
                 }
             });

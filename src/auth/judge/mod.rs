@@ -20,7 +20,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 
 use super::directory::{Directory, LoadReport, Record, User};
-use super::{Account, Credentials, DirectoryError, Password, Refusal, UserName, Verifier};
+use super::{Account, Credentials, DirectoryError, Network, Password, Refusal, UserName, Verifier};
 
 /// The directories, in the order in which they are asked.
 pub(super) struct Judge {
@@ -129,7 +129,7 @@ impl Case {
     pub(super) fn decide(
         self,
         mut verify: impl FnMut(&Verifier, &Password) -> bool,
-    ) -> Result<Account, Refusal> {
+    ) -> Result<Admission, Refusal> {
         match self.claim {
             Claim::User(user) if verify(&user.verifier, &self.password) => {
                 admit(self.name, user, self.from)
@@ -144,21 +144,40 @@ impl Case {
     }
 }
 
+/// A user who may log in, and from where.
+pub(super) struct Admission {
+    pub(super) account: Account,
+    /// `None`: from anywhere.
+    pub(super) networks: Option<Box<[Network]>>,
+}
+
+impl Admission {
+    /// Whether the user may log in from this address.
+    pub(super) fn allows(&self, from: IpAddr) -> bool {
+        let networks = self.networks.as_deref();
+        networks.is_none_or(|networks| networks.iter().any(|n| n.contains(from)))
+    }
+}
+
 /// What is decided once the password was right.
-fn admit(name: UserName, user: User, from: IpAddr) -> Result<Account, Refusal> {
-    let allowed = |networks: &[super::Network]| networks.iter().any(|n| n.contains(from));
-    if !user.networks.as_deref().is_none_or(allowed) {
-        tracing::info!(user = %name, rip = %from, "login refused: address not in allow_nets");
+fn admit(name: UserName, user: User, from: IpAddr) -> Result<Admission, Refusal> {
+    let admission = Admission {
+        account: Account {
+            user: name,
+            home: user.home,
+            mail: user.mail,
+        },
+        networks: user.networks,
+    };
+    if !admission.allows(from) {
+        let user = &admission.account.user;
+        tracing::info!(%user, rip = %from, "login refused: address not in allow_nets");
         return Err(Refusal::Rejected);
     }
-    if let Some(notice) = user.disabled {
-        return Err(Refusal::Disabled(notice));
+    match user.disabled {
+        Some(notice) => Err(Refusal::Disabled(notice)),
+        None => Ok(admission),
     }
-    Ok(Account {
-        user: name,
-        home: user.home,
-        mail: user.mail,
-    })
 }
 
 #[cfg(test)]

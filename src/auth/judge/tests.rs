@@ -37,6 +37,7 @@ fn login(judge: &Judge, user: &str, password: &str) -> Result<Account, Refusal> 
     judge
         .hear(credentials(user, password), FROM)
         .decide(Verifier::verify)
+        .map(|admission| admission.account)
 }
 
 /// The schemes that one login verified, in their order.
@@ -48,7 +49,7 @@ fn work(judge: &Judge, user: &str) -> (Vec<&'static str>, Result<Account, Refusa
             schemes.push(verifier.scheme());
             verifier.verify(password)
         });
-    (schemes, answer)
+    (schemes, answer.map(|admission| admission.account))
 }
 
 const MIXED: &str = "\
@@ -110,6 +111,7 @@ fn allow_nets_is_heeded() {
         judge
             .hear(credentials("max", "max"), address)
             .decide(Verifier::verify)
+            .map(|admission| admission.account)
     };
     assert!(from("192.0.2.7").is_ok());
     assert!(from("::ffff:192.0.2.7").is_ok());
