@@ -431,7 +431,7 @@ fn policy(config: &Config) -> Policy {
 /// A ring's counter: its metric, what it is, and how it is read.
 type RingMetric = (&'static str, &'static str, fn(&ring::Counters) -> u64);
 
-const RING_METRICS: [RingMetric; 9] = [
+const RING_METRICS: [RingMetric; 10] = [
     (
         "ring_enters",
         "System calls into the shards' rings",
@@ -456,6 +456,11 @@ const RING_METRICS: [RingMetric; 9] = [
         "ring_overflows",
         "Turns that found a ring's completion queue overflown",
         ring::Counters::overflows,
+    ),
+    (
+        "ring_ended_early",
+        "Accepts and receives that the kernel ended by itself and that were started again",
+        ring::Counters::ended_early,
     ),
     (
         "ring_throttled",

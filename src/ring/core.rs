@@ -1,5 +1,7 @@
 //! The ring itself: queues, slots, provided buffers.
 
+use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +15,7 @@ use slab::Slab;
 
 use super::provided::{GROUP, Provided};
 use super::slot::{Accept, End, Receive, Slot, adopt, decode};
-use super::{Counters, count};
+use super::{Counters, Sizes, count};
 use crate::limits;
 
 /// `user_data` of entries whose completion nobody looks at.
@@ -51,28 +53,51 @@ pub(super) struct Core {
     #[cfg(test)]
     pub(super) flag_stays: bool,
     /// Entries that found the submission queue full, oldest first.
-    waiting: std::collections::VecDeque<Entry>,
+    waiting: VecDeque<Entry>,
+    /// Entries queued so far, modulo 2^32.
+    queued: u32,
+    completions_a_turn: usize,
+}
+
+/// What a pass over the completions leaves to be done without the ring.
+#[derive(Default)]
+pub(super) struct Aftermath {
+    /// Who waited for what has ended.
+    woken: Vec<Waker>,
+    /// What the kernel has let go of and nobody waits for.
+    freed: Vec<Box<dyn Any>>,
+}
+
+impl Aftermath {
+    /// Wakes and frees. Both may run anything, operations on the ring included,
+    /// and so the caller must have let go of the [`Core`].
+    pub(super) fn settle(&mut self) {
+        self.freed.clear();
+        for waker in self.woken.drain(..) {
+            waker.wake();
+        }
+    }
 }
 
 impl Core {
-    pub(super) fn new(eventfd: &OwnedFd) -> io::Result<Core> {
+    pub(super) fn new(eventfd: &OwnedFd, sizes: &Sizes) -> io::Result<Core> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
             .setup_clamp()
-            .setup_cqsize(limits::COMPLETION_QUEUE)
+            .setup_cqsize(sizes.completions)
             .dontfork()
-            .build(limits::SUBMISSION_QUEUE)?;
+            .build(sizes.submissions)?;
         uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
-        let provided = Provided::new();
+        let provided = Provided::new(sizes.buffers, sizes.buffer_octets);
         // SAFETY: the address is that of a page-aligned ring of `count()`
         // entries, which lives until after the `IoUring` has been closed.
         unsafe {
             uring.submitter().register_buf_ring_with_flags(
                 provided.address(),
-                Provided::count(),
+                provided.count(),
                 GROUP,
                 0,
             )
@@ -84,7 +109,9 @@ impl Core {
             clearing: false,
             #[cfg(test)]
             flag_stays: false,
-            waiting: std::collections::VecDeque::new(),
+            waiting: VecDeque::new(),
+            queued: 0,
+            completions_a_turn: sizes.completions_a_turn,
         })
     }
 
@@ -93,13 +120,16 @@ impl Core {
     }
 
     /// Queues an entry; one that finds the queue full waits for the next turn.
+    /// Entries reach the kernel in the order in which they were queued.
     ///
     /// # Safety
     ///
     /// What the entry points to must stay valid until its completion has been
     /// dispatched.
     pub(super) unsafe fn push(&mut self, entry: Entry, counters: &Counters) {
+        self.queued = self.queued.wrapping_add(1);
         if !self.waiting.is_empty() {
+            count(&counters.queue_full);
             self.waiting.push_back(entry);
             return;
         }
@@ -108,6 +138,15 @@ impl Core {
             count(&counters.queue_full);
             self.waiting.push_back(entry);
         }
+    }
+
+    /// Whether the kernel has yet to see the entry of this number, of which there
+    /// are as many as [`Core::push`] was called times. An entry of four billion
+    /// entries ago may be taken for one.
+    pub(super) fn is_queued(&mut self, number: u32) -> bool {
+        let unseen = self.uring.submission().len() + self.waiting.len();
+        let since = self.queued.wrapping_sub(number);
+        usize::try_from(since).is_ok_and(|since| since <= unseen)
     }
 
     /// Asks the kernel to end the operation in slot `key`.
@@ -127,6 +166,7 @@ impl Core {
             .user_data(key as u64);
         if let Slot::Accept(accept) = &mut self.slots[key] {
             accept.armed = true;
+            accept.entry = self.queued;
         }
         // SAFETY: a multishot accept takes no address from us.
         unsafe { self.push(entry, counters) };
@@ -139,6 +179,7 @@ impl Core {
             .user_data(key as u64);
         if let Slot::Receive(receive) = &mut self.slots[key] {
             receive.armed = true;
+            receive.entry = self.queued;
         }
         // SAFETY: the kernel writes into the provided buffers, which outlive
         // the ring, and only into those that it was given.
@@ -235,15 +276,10 @@ impl Core {
         }
     }
 
-    /// Dispatches up to `most` completions; says how many there were.
-    pub(super) fn dispatch(
-        &mut self,
-        most: usize,
-        counters: &Counters,
-        woken: &mut Vec<Waker>,
-    ) -> usize {
+    /// Dispatches the completions there are, up to a turn's; says how many.
+    pub(super) fn dispatch(&mut self, counters: &Counters, after: &mut Aftermath) -> usize {
         let mut dispatched = 0;
-        while dispatched < most {
+        while dispatched < self.completions_a_turn {
             // One at a time: the entry must be gone from the queue before a
             // receive is armed again in its place.
             let Some(entry) = self.uring.completion().next() else {
@@ -260,50 +296,68 @@ impl Core {
                         self.flag_stays = false;
                     }
                 }
-                _ => self.complete(&entry, counters, woken),
+                key => {
+                    let key = usize::try_from(key).expect("keys are usize");
+                    self.complete(key, entry.result(), entry.flags(), counters, after);
+                }
             }
         }
         dispatched
     }
 
-    fn complete(&mut self, entry: &cqueue::Entry, counters: &Counters, woken: &mut Vec<Waker>) {
-        let key = usize::try_from(entry.user_data()).expect("keys are usize");
-        let more = cqueue::more(entry.flags());
-        let buffer = cqueue::buffer_select(entry.flags());
+    /// Books one completion of the operation in slot `key`.
+    pub(super) fn complete(
+        &mut self,
+        key: usize,
+        result: i32,
+        flags: u32,
+        counters: &Counters,
+        after: &mut Aftermath,
+    ) {
+        let more = cqueue::more(flags);
+        let buffer = cqueue::buffer_select(flags);
+        if let Some(number) = buffer {
+            self.provided.take(number);
+        }
         match &mut self.slots[key] {
             Slot::Waiting(waker) => {
-                woken.extend(waker.take());
-                self.slots[key] = Slot::Done(entry.result());
+                after.woken.extend(waker.take());
+                self.slots[key] = Slot::Done(result);
             }
             Slot::Done(_) => unreachable!("an operation completes once"),
-            Slot::Detached => {
+            Slot::Closing(descriptor) => {
+                // Given up before it began, at the ring's end: it is still open.
+                let is_open = result == -libc::ECANCELED;
+                close_result(is_open, *descriptor);
                 self.slots.remove(key);
             }
             Slot::Abandoned {
                 yields_descriptor, ..
             } => {
-                close_result(*yields_descriptor, entry.result());
-                self.slots.remove(key);
+                close_result(*yields_descriptor, result);
+                if let Slot::Abandoned { memory, .. } = self.slots.remove(key) {
+                    after.freed.push(memory);
+                }
             }
             Slot::AbandonedStream {
-                yields_descriptors: yields_descriptor,
+                yields_descriptors, ..
             } => {
-                close_result(*yields_descriptor, entry.result());
+                close_result(*yields_descriptors, result);
                 if !more {
                     self.slots.remove(key);
                 }
             }
             Slot::Accept(accept) => {
-                accepted(accept, decode(entry.result()), more);
-                woken.extend(accept.waker.take());
+                accepted(accept, decode(result), more, counters);
+                after.woken.extend(accept.waker.take());
             }
             Slot::Receive(receive) => {
-                let bytes = match (buffer, usize::try_from(entry.result())) {
+                let bytes = match (buffer, usize::try_from(result)) {
                     (Some(number), Ok(length)) => self.provided.received(number, length),
                     _ => &[],
                 };
-                let throttle = received(receive, entry.result(), bytes, more, counters);
-                woken.extend(receive.waker.take());
+                let throttle = received(receive, result, bytes, more, counters);
+                after.woken.extend(receive.waker.take());
                 if throttle {
                     self.cancel(key, counters);
                 }
@@ -318,7 +372,7 @@ impl Core {
     fn reap(&mut self) -> bool {
         let counters = Counters::default();
         let deadline = std::time::Instant::now() + REAP;
-        let mut woken = Vec::new();
+        let mut after = Aftermath::default();
         while !self.slots.is_empty() {
             if std::time::Instant::now() > deadline || self.submit(&counters).is_err() {
                 return false;
@@ -339,7 +393,7 @@ impl Core {
             for key in settled {
                 self.slots.remove(key);
             }
-            self.dispatch(usize::MAX, &counters, &mut woken);
+            self.dispatch(&counters, &mut after);
         }
         true
     }
@@ -377,16 +431,22 @@ fn is_settled(slot: &Slot) -> bool {
     }
 }
 
-fn close_result(yields_descriptor: bool, result: i32) {
-    if let (true, Ok(descriptor)) = (yields_descriptor, decode(result)) {
+fn close_result(is_descriptor: bool, result: i32) {
+    if let (true, Ok(descriptor)) = (is_descriptor, decode(result)) {
         drop(adopt(descriptor));
     }
 }
 
-fn accepted(accept: &mut Accept, result: io::Result<u32>, more: bool) {
+fn accepted(accept: &mut Accept, result: io::Result<u32>, more: bool, counters: &Counters) {
     accept.armed = more;
     match result {
-        Ok(descriptor) => accept.ready.push_back(adopt(descriptor)),
+        Ok(descriptor) => {
+            accept.ready.push_back(adopt(descriptor));
+            if !more {
+                // The owner arms it again when it has taken what is ready.
+                count(&counters.ended_early);
+            }
+        }
         Err(error) => accept.failed = Some(error),
     }
 }
@@ -405,7 +465,13 @@ fn received(
     }
     match decode(result) {
         Ok(0) => receive.end = Some(End::Closed),
-        Ok(_) => receive.unread.extend_from_slice(bytes),
+        Ok(_) => {
+            receive.unread.extend_from_slice(bytes);
+            if !more {
+                // The owner arms it again when it has taken the bytes.
+                count(&counters.ended_early);
+            }
+        }
         Err(error) => match error.raw_os_error() {
             // The owner arms it again when it polls: by then this pass has
             // given every buffer back.

@@ -29,12 +29,12 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{Ordering, fence};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use glommio::timer::Timer;
 
-use super::core::Submitted;
+use super::core::{Aftermath, Submitted};
 use super::{Ring, count};
 use crate::limits;
 
@@ -75,7 +75,7 @@ impl Ring {
         let mut listening = pin!(listening);
         // Ends with the driver.
         let _pulse = glommio::spawn_local(self.clone().pulse());
-        let mut woken: Vec<Waker> = Vec::new();
+        let mut after = Aftermath::default();
         let mut fruitless = 0;
         let mut checks = CHECKS.iter();
         self.shared.core.borrow_mut().notify_completions(false);
@@ -84,14 +84,10 @@ impl Ring {
             let (submitted, dispatched) = {
                 let mut core = self.shared.core.borrow_mut();
                 let submitted = core.submit(&self.shared.counters)?;
-                let most = limits::COMPLETIONS_A_TURN;
-                let dispatched = core.dispatch(most, &self.shared.counters, &mut woken);
+                let dispatched = core.dispatch(&self.shared.counters, &mut after);
                 (submitted, dispatched)
             };
-            // Woken outside the borrow: what a waker runs may use the ring.
-            for waker in woken.drain(..) {
-                waker.wake();
-            }
+            after.settle();
             fruitless = match (dispatched, submitted) {
                 (0, Submitted::Refused) => {
                     glommio::timer::sleep(limits::TURN).await;
@@ -106,7 +102,7 @@ impl Ring {
                         continue;
                     }
                     (Rest::Check, _) => {
-                        if self.check(&mut woken)? {
+                        if self.check(&mut after)? {
                             checks = CHECKS.iter();
                         }
                         continue;
@@ -130,18 +126,15 @@ impl Ring {
 
     /// Has the kernel run whatever it has deferred, and says whether there was
     /// something that nobody had signalled.
-    fn check(&self, woken: &mut Vec<Waker>) -> io::Result<bool> {
+    fn check(&self, after: &mut Aftermath) -> io::Result<bool> {
         let mut core = self.shared.core.borrow_mut();
         core.enter(&self.shared.counters)?;
-        let most = limits::COMPLETIONS_A_TURN;
-        let found = core.dispatch(most, &self.shared.counters, woken) > 0;
+        let found = core.dispatch(&self.shared.counters, after) > 0;
         drop(core);
         if found {
             count(&self.shared.counters.signals_missed);
         }
-        for waker in woken.drain(..) {
-            waker.wake();
-        }
+        after.settle();
         Ok(found)
     }
 

@@ -7,12 +7,19 @@
 //!
 //! # Who owns memory, and when
 //!
-//! * An operation owns what the kernel may touch (a path, a buffer) from the
-//!   moment it is queued until its completion has been dispatched. The memory is
-//!   on the heap, so the future that holds it may move.
+//! * An operation owns what the kernel may touch (a path, a buffer, a header and
+//!   what it points to) from the moment it is queued until its completion has been
+//!   dispatched. The memory is on the heap, so the future that holds it may move;
+//!   what the kernel writes to is in a `Vec` or a `Lent`, never in a `Box`.
 //! * A future that is dropped before its completion leaves that memory to the
 //!   ring (`Slot::Abandoned`), asks the kernel to cancel, and the ring
 //!   frees it when the completion arrives. A future that is leaked leaks it.
+//! * An operation owns a share of each descriptor that it names, until its
+//!   completion. A multishot operation that was given up keeps its share only until
+//!   the kernel has seen its entry: from then on the kernel has the file itself.
+//! * Wakers are dropped and called, and memory that was given up is freed, when
+//!   the `Core` is not borrowed (`Aftermath`): the end of a task may be the end of
+//!   other operations.
 //! * Received bytes land in buffers that the ring provides to the kernel
 //!   (`provided`) and are copied out while the completion is dispatched: a
 //!   command line is a few octets, and so a provided buffer is never held by a
@@ -27,12 +34,35 @@
 //! the kernel in one system call, dispatches the completions it finds, and
 //! yields to the tasks they woke. Their submissions go out in the next turn.
 //! With nothing left to do it sleeps on an eventfd that the kernel signals
-//! (`sleeper`), and uses no CPU.
+//! (`sleeper`), and uses no CPU. Each turn dispatches a bounded number of
+//! completions and then lets every task that is ready run.
+//!
+//! # What runs where
+//!
+//! Sends and receives, opens of what is cached and reads of what is cached end
+//! within the system call that submits them. The kernel hands to a thread of its
+//! own, always: `statx`, `renameat`, `unlinkat`, `fsync`, `shutdown`, `splice` and
+//! `madvise`. They keep the shard from waiting and are dearer than the plain system
+//! call; what cannot wait is better called, and many of them at a time take one trip
+//! to the pool ([`blocking()`]; `benches/removal.rs` compares).
+//!
+//! # When there is not enough
+//!
+//! | what is short | what happens | counter |
+//! | --- | --- | --- |
+//! | room in the submission queue | the entry waits its turn, in order | `queue_full` |
+//! | room in the completion queue | the kernel keeps a list, and a turn asks for it | `overflows` |
+//! | the same, for a multishot operation | it ends with what it brought and is armed again | `ended_early` |
+//! | provided buffers | the receive ends and is armed again | `buffers_exhausted` |
+//! | the client's restraint | the receive is cancelled until the bytes are used up | `throttled` |
+//! | descriptors, memory | the accept fails; the listener rests and asks again | the shard's `accept_errors` |
 
 mod blocking;
 mod core;
 mod driver;
 mod file;
+mod lent;
+mod name;
 mod net;
 mod operation;
 mod probe;
@@ -40,6 +70,7 @@ mod provided;
 mod pulse;
 mod sleeper;
 mod slot;
+mod transfer;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -50,10 +81,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 pub use blocking::blocking;
+pub use file::Advice;
+pub use name::At;
 pub use net::{Acceptor, Received, Receiver};
 pub use probe::{RingError, probe};
+pub use transfer::{PARTS, Part, Pipe};
 
 use self::core::Core;
+use crate::limits;
 
 /// A shard's ring. Cheap to clone; stays on the thread that made it.
 #[derive(Clone)]
@@ -107,6 +142,28 @@ impl AsRawFd for Handle {
     }
 }
 
+/// How much fits into a ring. A shard's has the limits; tests make small ones.
+struct Sizes {
+    submissions: u32,
+    completions: u32,
+    /// Provided buffers, a power of two, and their octets.
+    buffers: u16,
+    buffer_octets: u32,
+    completions_a_turn: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes {
+            submissions: limits::SUBMISSION_QUEUE,
+            completions: limits::COMPLETION_QUEUE,
+            buffers: limits::PROVIDED_BUFFERS,
+            buffer_octets: u32::try_from(limits::PROVIDED_BUFFER).expect("a few pages"),
+            completions_a_turn: limits::COMPLETIONS_A_TURN,
+        }
+    }
+}
+
 /// What a ring counts of itself. One shard writes, anybody reads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -116,6 +173,7 @@ pub struct Counters {
     queue_full: AtomicU64,
     buffers_exhausted: AtomicU64,
     overflows: AtomicU64,
+    ended_early: AtomicU64,
     throttled: AtomicU64,
     flags_cleared: AtomicU64,
     signals_missed: AtomicU64,
@@ -146,6 +204,12 @@ impl Counters {
     /// Turns that found the completion queue overflown into the kernel's list.
     pub fn overflows(&self) -> u64 {
         self.overflows.load(Ordering::Relaxed)
+    }
+
+    /// Accepts and receives that the kernel ended with a success, for want of room
+    /// for completions, and that were armed again.
+    pub fn ended_early(&self) -> u64 {
+        self.ended_early.load(Ordering::Relaxed)
     }
 
     /// Receives stopped because a client sent more than it may pipeline.
@@ -182,8 +246,13 @@ impl Ring {
     /// Whatever `io_uring_setup(2)` or the registrations say; [`probe`] turns
     /// the usual ones into causes and remedies before any shard starts.
     pub fn new(counters: Arc<Counters>) -> io::Result<Ring> {
+        Ring::with_sizes(counters, &Sizes::default())
+    }
+
+    /// A ring of other sizes than a shard's.
+    fn with_sizes(counters: Arc<Counters>, sizes: &Sizes) -> io::Result<Ring> {
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        let core = Core::new(&eventfd)?;
+        let core = Core::new(&eventfd, sizes)?;
         Ok(Ring {
             shared: Rc::new(Shared {
                 core: RefCell::new(core),
@@ -210,7 +279,8 @@ impl Ring {
 
     /// Has the driver look at the submission queue in this turn of the loop.
     fn wake_driver(&self) {
-        if let Some(waker) = self.shared.driver.borrow_mut().take() {
+        let waker = self.shared.driver.borrow_mut().take();
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

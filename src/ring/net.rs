@@ -1,4 +1,4 @@
-//! Sockets: accept, receive, send, close.
+//! Sockets: accept, receive, send, shut down, close.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -10,7 +10,7 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 
 use super::operation::Operation;
-use super::slot::{Accept, End, Receive, Slot};
+use super::slot::{Accept, End, Receive, Slot, keep};
 use super::{Handle, Ring};
 
 /// What a receive brought.
@@ -48,6 +48,20 @@ unsafe impl Operation for Send {
 
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         (result.map(|sent| sent as usize), self.buffer)
+    }
+}
+
+struct ShutDown {
+    _socket: Handle,
+}
+
+// SAFETY: the entry holds no address, and names a descriptor that the handle
+// keeps open.
+unsafe impl Operation for ShutDown {
+    type Output = io::Result<()>;
+
+    fn finish(self, result: io::Result<u32>) -> Self::Output {
+        result.map(drop)
     }
 }
 
@@ -99,6 +113,30 @@ impl Ring {
         unsafe { self.start(operation, entry) }
     }
 
+    /// Ends one direction of a connection, or both. On a thread of the kernel:
+    /// where nothing can make it wait, shutdown(2) itself costs less.
+    ///
+    /// # Errors
+    ///
+    /// As `shutdown(2)`.
+    pub fn shut_down(
+        &self,
+        socket: &Handle,
+        direction: std::net::Shutdown,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
+        let how = match direction {
+            std::net::Shutdown::Read => libc::SHUT_RD,
+            std::net::Shutdown::Write => libc::SHUT_WR,
+            std::net::Shutdown::Both => libc::SHUT_RDWR,
+        };
+        let entry = opcode::Shutdown::new(Fd(socket.as_raw_fd()), how).build();
+        let operation = ShutDown {
+            _socket: socket.clone(),
+        };
+        // SAFETY: the entry holds no address.
+        unsafe { self.start(operation, entry) }
+    }
+
     /// Closes a descriptor without waiting for it: in the turn's system call
     /// where nobody else holds it, with its last operation otherwise.
     pub fn close(&self, handle: Handle) {
@@ -108,7 +146,7 @@ impl Ring {
         let raw = OwnedFd::into_raw_fd(descriptor);
         {
             let mut core = self.shared.core.borrow_mut();
-            let key = core.slots.insert(Slot::Detached);
+            let key = core.slots.insert(Slot::Closing(raw));
             let entry = opcode::Close::new(Fd(raw)).build().user_data(key as u64);
             // SAFETY: the entry holds no address, and the descriptor is ours
             // to close, once.
@@ -130,7 +168,12 @@ impl Acceptor {
         poll_fn(|context| self.poll_next(context))
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Handle>> {
+    /// As [`Acceptor::connection`], to be polled beside other things.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Handle>> {
         let mut core = self.ring.shared.core.borrow_mut();
         let Slot::Accept(accept) = &mut core.slots[self.key] else {
             unreachable!("an acceptor's slot is an accept");
@@ -141,11 +184,15 @@ impl Acceptor {
         if let Some(error) = accept.failed.take() {
             return Poll::Ready(Err(error));
         }
-        accept.waker = Some(context.waker().clone());
-        if !accept.armed {
+        let stale = keep(&mut accept.waker, context.waker());
+        let arm = !accept.armed;
+        if arm {
             let listener = self.listener.as_raw_fd();
             core.arm_accept(self.key, listener, &self.ring.shared.counters);
-            drop(core);
+        }
+        drop(core);
+        drop(stale);
+        if arm {
             self.ring.wake_driver();
         }
         Poll::Pending
@@ -178,14 +225,15 @@ impl Receiver {
             }
             None => {}
         }
-        match &mut receive.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => receive.waker = Some(context.waker().clone()),
-        }
-        if !receive.armed {
+        let stale = keep(&mut receive.waker, context.waker());
+        let arm = !receive.armed;
+        if arm {
             let socket = self.socket.as_raw_fd();
             core.arm_receive(self.key, socket, &self.ring.shared.counters);
-            drop(core);
+        }
+        drop(core);
+        drop(stale);
+        if arm {
             self.ring.wake_driver();
         }
         Poll::Pending
@@ -193,31 +241,41 @@ impl Receiver {
 }
 
 /// Ends a multishot operation whose owner is gone.
-fn abandon(ring: &Ring, key: usize, yields_descriptors: bool) {
+fn abandon(ring: &Ring, key: usize, source: &Handle, yields_descriptors: bool) {
     let mut core = ring.shared.core.borrow_mut();
-    let armed = match &core.slots[key] {
-        Slot::Accept(accept) => accept.armed,
-        Slot::Receive(receive) => receive.armed,
+    let (armed, entry) = match &core.slots[key] {
+        Slot::Accept(accept) => (accept.armed, accept.entry),
+        Slot::Receive(receive) => (receive.armed, receive.entry),
         _ => unreachable!("a multishot operation's slot is one"),
     };
-    if armed {
-        core.slots[key] = Slot::AbandonedStream { yields_descriptors };
+    let owned = if armed {
+        let is_queued = core.is_queued(entry);
+        let abandoned = Slot::AbandonedStream {
+            yields_descriptors,
+            _source: is_queued.then(|| source.clone()),
+        };
+        let owned = std::mem::replace(&mut core.slots[key], abandoned);
         core.cancel(key, &ring.shared.counters);
-        drop(core);
-        ring.wake_driver();
+        owned
     } else {
-        core.slots.remove(key);
+        core.slots.remove(key)
+    };
+    drop(core);
+    // With its waker, outside the borrow.
+    drop(owned);
+    if armed {
+        ring.wake_driver();
     }
 }
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        abandon(&self.ring, self.key, true);
+        abandon(&self.ring, self.key, &self.listener, true);
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        abandon(&self.ring, self.key, false);
+        abandon(&self.ring, self.key, &self.socket, false);
     }
 }

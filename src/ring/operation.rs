@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use io_uring::squeue::Entry;
 
-use super::slot::{Slot, decode};
+use super::slot::{Slot, decode, keep};
 use super::{Ring, count};
 
 /// What an operation lends the kernel, and what its result means.
@@ -64,20 +64,21 @@ impl<O: Operation> Future for Pending<O> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
         let this = self.get_mut();
+        // Its slot may be another's by now.
+        assert!(this.operation.is_some(), "polled after completion");
         let mut core = this.ring.shared.core.borrow_mut();
         match &mut core.slots[this.key] {
             Slot::Waiting(waker) => {
-                match waker {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    None => *waker = Some(context.waker().clone()),
-                }
+                let stale = keep(waker, context.waker());
+                drop(core);
+                drop(stale);
                 Poll::Pending
             }
             Slot::Done(result) => {
                 let result = decode(*result);
                 core.slots.remove(this.key);
                 drop(core);
-                let operation = this.operation.take().expect("polled after completion");
+                let operation = this.operation.take().expect("looked at above");
                 Poll::Ready(operation.finish(result))
             }
             _ => unreachable!("a future's slot waits or is done"),
@@ -99,13 +100,16 @@ impl<O: Operation> Drop for Pending<O> {
             drop(operation.finish(decode(result)));
             return;
         }
-        core.slots[self.key] = Slot::Abandoned {
-            _memory: Box::new(operation) as Box<dyn Any>,
+        let abandoned = Slot::Abandoned {
+            memory: Box::new(operation) as Box<dyn Any>,
             yields_descriptor: O::YIELDS_DESCRIPTOR,
         };
+        let waiting = std::mem::replace(&mut core.slots[self.key], abandoned);
         core.cancel(self.key, &self.ring.shared.counters);
         count(&self.ring.shared.counters.cancelled);
         drop(core);
+        // With its waker, outside the borrow.
+        drop(waiting);
         self.ring.wake_driver();
     }
 }

@@ -9,13 +9,22 @@ use io_uring::{IoUring, Probe, opcode};
 const KERNEL: (u32, u32) = (6, 1);
 
 /// Operations the ring submits, with the names operators find in manuals.
-const OPERATIONS: [(u8, &str); 8] = [
+const OPERATIONS: [(u8, &str); 17] = [
     (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
     (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
     (opcode::Send::CODE, "IORING_OP_SEND"),
     (opcode::Close::CODE, "IORING_OP_CLOSE"),
     (opcode::OpenAt2::CODE, "IORING_OP_OPENAT2"),
     (opcode::Read::CODE, "IORING_OP_READ"),
+    (opcode::Write::CODE, "IORING_OP_WRITE"),
+    (opcode::Fsync::CODE, "IORING_OP_FSYNC"),
+    (opcode::Madvise::CODE, "IORING_OP_MADVISE"),
+    (opcode::Statx::CODE, "IORING_OP_STATX"),
+    (opcode::UnlinkAt::CODE, "IORING_OP_UNLINKAT"),
+    (opcode::RenameAt::CODE, "IORING_OP_RENAMEAT"),
+    (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
+    (opcode::Splice::CODE, "IORING_OP_SPLICE"),
+    (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
     (opcode::Nop::CODE, "IORING_OP_NOP"),
 ];
@@ -107,12 +116,16 @@ pub fn probe() -> Result<(), RingError> {
         .submitter()
         .register_probe(&mut probe)
         .map_err(RingError::Other)?;
+    judge(release(), |code| probe.is_supported(code))
+}
+
+/// Whether a kernel of this release with these operations will do.
+fn judge(found: String, is_supported: impl Fn(u8) -> bool) -> Result<(), RingError> {
     let missing: Vec<&'static str> = OPERATIONS
         .iter()
-        .filter(|(code, _)| !probe.is_supported(*code))
+        .filter(|(code, _)| !is_supported(*code))
         .map(|(_, name)| *name)
         .collect();
-    let found = release();
     if missing.is_empty() && is_new_enough(&found) {
         Ok(())
     } else {
@@ -162,6 +175,45 @@ mod tests {
         assert!(is_new_enough("7.0"));
         assert!(!is_new_enough("6.0.12"));
         assert!(!is_new_enough("5.15.0-100-generic"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_kernel_found_and_the_one_wanted() {
+        let lacks = [opcode::Splice::CODE, opcode::RenameAt::CODE];
+        let error = judge("6.6.1-cut".to_owned(), |code| !lacks.contains(&code));
+        let text = error.expect_err("two are missing").to_string();
+        assert!(text.contains("kernel 6.6.1-cut"), "{text}");
+        assert!(text.contains("Linux 6.1 or newer"), "{text}");
+        let missing = "(missing: IORING_OP_RENAMEAT, IORING_OP_SPLICE)";
+        assert!(text.ends_with(missing), "{text}");
+        let old = judge("5.19.17".to_owned(), |_| true).expect_err("too old");
+        let text = old.to_string();
+        assert!(text.contains("5.19.17") && text.contains("6.1"), "{text}");
+        assert!(!text.contains("missing"), "{text}");
+        judge("6.1.0".to_owned(), |_| true).expect("all there");
+    }
+
+    /// An operation that is used and not asked for would fail under a client.
+    #[test]
+    fn every_operation_that_the_ring_uses_is_asked_for() {
+        let own = include_str!("probe.rs");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ring");
+        let mut used = std::collections::BTreeSet::new();
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if !path.is_file() || path.ends_with("probe.rs") || path.ends_with("tests.rs") {
+                continue;
+            }
+            let source = std::fs::read_to_string(path).expect("UTF-8");
+            for (at, _) in source.match_indices("opcode::") {
+                let name = source[at..].split_once("::new(").expect("a call").0;
+                used.insert(name.to_owned());
+            }
+        }
+        for name in &used {
+            assert!(own.contains(&format!("({name}::CODE,")), "{name}");
+        }
+        assert_eq!(used.len(), OPERATIONS.len(), "asked for and not used");
     }
 
     #[test]

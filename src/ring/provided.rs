@@ -2,8 +2,13 @@
 //!
 //! The ring of entries and the buffers behind it are one allocation that outlives
 //! every receive. A buffer is the kernel's from [`Provided::give`]
-//! until a completion names its number, and ours from then until it is given
-//! back; dispatch copies the bytes out and gives it back in the same pass.
+//! until a completion names its number ([`Provided::take`]), and ours from then
+//! until it is given back; dispatch copies the bytes out and gives it back in the
+//! same pass. An assertion holds that no buffer is given or taken twice.
+//!
+//! The tail is stored with `Release`, after the entry: the kernel loads it with
+//! `Acquire` before it reads one (`io_ring_buffer_select` of `io_uring/kbuf.c`).
+//! The kernel's side needs no look: it can take no more than it was given.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -11,45 +16,57 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::limits;
-
 /// The group under which the buffers are registered; a ring has one.
 pub(super) const GROUP: u16 = 0;
 
-const COUNT: u16 = limits::PROVIDED_BUFFERS;
-const SIZE: usize = limits::PROVIDED_BUFFER;
-const PAGE: usize = 4096;
-const ENTRIES: usize = COUNT as usize * size_of::<BufRingEntry>();
-const _: () = assert!(COUNT.is_power_of_two());
-const _: () = assert!(ENTRIES.is_multiple_of(PAGE));
-const _: () = assert!(SIZE <= u32::MAX as usize);
+/// What the kernel wants the ring of entries aligned to: a page of any machine.
+const ALIGNMENT: usize = 64 * 1024;
+
+/// Most entries that one group may have (`io_uring_register_buf_ring(3)`).
+const MOST: u16 = 1 << 15;
+
+/// What tests find in a buffer that is the kernel's.
+#[cfg(test)]
+pub(super) const POISON: u8 = 0xdb;
 
 /// The buffers and the ring of entries that offers them to the kernel.
 pub(super) struct Provided {
-    /// `ENTRIES` octets of ring, then `COUNT` buffers of `SIZE` octets.
+    /// The ring's entries, one for each buffer, then the buffers.
     memory: NonNull<u8>,
+    layout: Layout,
+    /// Buffers, a power of two.
+    count: u16,
+    /// Octets of each.
+    size: u32,
     tail: u16,
+    /// Which buffers are the kernel's.
+    lent: Vec<bool>,
 }
 
 impl Provided {
-    /// Allocates the buffers and fills the ring; nothing is registered yet.
-    pub(super) fn new() -> Provided {
-        let layout = Provided::layout();
-        // SAFETY: the layout's size is not zero.
+    /// Allocates `count` buffers of `size` octets and fills the ring; nothing is
+    /// registered yet.
+    pub(super) fn new(count: u16, size: u32) -> Provided {
+        assert!(count.is_power_of_two() && count <= MOST, "{count} buffers");
+        let octets = usize::from(count) * (size_of::<BufRingEntry>() + size as usize);
+        let layout = Layout::from_size_align(octets, ALIGNMENT).expect("a few megabytes");
+        // SAFETY: the layout's size is not zero: there is at least one buffer.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else {
             handle_alloc_error(layout);
         };
-        let mut provided = Provided { memory, tail: 0 };
-        for number in 0..COUNT {
+        let mut provided = Provided {
+            memory,
+            layout,
+            count,
+            size,
+            tail: 0,
+            lent: vec![false; count.into()],
+        };
+        for number in 0..count {
             provided.give(number);
         }
         provided
-    }
-
-    fn layout() -> Layout {
-        Layout::from_size_align(ENTRIES + usize::from(COUNT) * SIZE, PAGE)
-            .expect("a page-aligned layout of a few megabytes")
     }
 
     /// Address of the entries, for the registration.
@@ -58,21 +75,34 @@ impl Provided {
     }
 
     /// How many entries there are.
-    pub(super) fn count() -> u16 {
-        COUNT
+    pub(super) fn count(&self) -> u16 {
+        self.count
     }
 
     fn buffer(&self, number: u16) -> NonNull<u8> {
-        assert!(number < COUNT, "the kernel names buffers that it was given");
-        let offset = ENTRIES + usize::from(number) * SIZE;
-        // SAFETY: `number < COUNT`, so the offset lies within the allocation.
+        assert!(
+            number < self.count,
+            "the kernel names buffers that it was given"
+        );
+        let entries = usize::from(self.count) * size_of::<BufRingEntry>();
+        let offset = entries + usize::from(number) * self.size as usize;
+        // SAFETY: the number is below the count, so the buffer lies within the
+        // allocation.
         unsafe { self.memory.add(offset) }
     }
 
-    /// The first `length` octets of buffer `number`, which a completion has
-    /// just named.
+    /// A completion has named buffer `number`: it is ours.
+    pub(super) fn take(&mut self, number: u16) {
+        let lent = std::mem::replace(&mut self.lent[usize::from(number)], false);
+        assert!(lent, "buffer {number} was not the kernel's");
+    }
+
+    /// The first `length` octets of buffer `number`, which has been taken.
     pub(super) fn received(&self, number: u16, length: usize) -> &[u8] {
-        assert!(length <= SIZE, "the kernel fills a buffer at most");
+        assert!(
+            length <= self.size as usize,
+            "the kernel fills a buffer at most"
+        );
         let start = self.buffer(number);
         // SAFETY: the buffer was zeroed at allocation and is ours between the
         // completion that named it and `give`, which needs `&mut self`.
@@ -81,17 +111,27 @@ impl Provided {
 
     /// Hands buffer `number` to the kernel.
     pub(super) fn give(&mut self, number: u16) {
+        let lent = std::mem::replace(&mut self.lent[usize::from(number)], true);
+        assert!(!lent, "buffer {number} is the kernel's already");
+        #[cfg(test)]
+        // SAFETY: the buffer has `size` octets and is ours up to here.
+        unsafe {
+            self.buffer(number).write_bytes(POISON, self.size as usize);
+        }
         let buffer = self.buffer(number).as_ptr() as u64;
-        let index = usize::from(self.tail & (COUNT - 1));
+        let index = usize::from(self.tail & (self.count - 1));
         let first = self.memory.cast::<BufRingEntry>();
-        // SAFETY: the index is below COUNT, so the entry lies in the first
-        // `ENTRIES` octets, which are aligned for it by the page.
+        // SAFETY: the index is below the count, so the entry is one of those at
+        // the allocation's start, which is aligned for them.
         let mut slot = unsafe { first.add(index) };
-        // SAFETY: the memory was zeroed at allocation, which is a valid entry,
-        // and the kernel reads only entries before the tail, which this is not.
+        // SAFETY: the memory was zeroed at allocation, which is a valid entry.
+        // The kernel reads an entry from the tail's passing it until it has taken
+        // the buffer; there are no more entries than buffers, so it has taken the
+        // one that stood here. In the first entry lies the tail too, which the
+        // kernel only reads.
         let entry = unsafe { slot.as_mut() };
         entry.set_addr(buffer);
-        entry.set_len(u32::try_from(SIZE).expect("asserted above"));
+        entry.set_len(self.size);
         entry.set_bid(number);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: `first` is the ring's base, page-aligned and initialised.
@@ -107,6 +147,6 @@ impl Drop for Provided {
     fn drop(&mut self) {
         // SAFETY: `memory` came from `alloc_zeroed` with this layout, and `Core`
         // drops the buffers only when the kernel holds no receive any more.
-        unsafe { dealloc(self.memory.as_ptr(), Provided::layout()) };
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
     }
 }

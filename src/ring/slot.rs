@@ -1,14 +1,20 @@
 //! What the ring knows of each operation the kernel has not finished with.
 //!
 //! A slot's key travels to the kernel and back as the entry's `user_data`. It is
-//! freed with the operation's last completion and not before, so a key never
-//! means two operations.
+//! freed with the operation's last completion and not before, so no completion
+//! finds another operation in its slot. A cancellation names a key too, and may
+//! come to the kernel when the slot has been freed and taken again. It then finds
+//! nothing: entries reach the kernel in the order in which they were queued
+//! (`Core::push`), so the cancellation comes before the entry of whoever has the
+//! slot now.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::task::Waker;
+
+use super::Handle;
 
 /// One operation's state.
 pub(super) enum Slot {
@@ -19,12 +25,12 @@ pub(super) enum Slot {
     /// The future is gone. Its memory stays until the completion arrives.
     Abandoned {
         /// What the kernel may still touch; freed with the slot.
-        _memory: Box<dyn Any>,
+        memory: Box<dyn Any>,
         /// Whether the result is a descriptor that somebody must close.
         yields_descriptor: bool,
     },
-    /// Nobody waits for this completion (`close`).
-    Detached,
+    /// A descriptor is being closed, and nobody waits for it.
+    Closing(RawFd),
     /// A multishot accept.
     Accept(Accept),
     /// A multishot receive.
@@ -33,6 +39,9 @@ pub(super) enum Slot {
     AbandonedStream {
         /// Whether results are descriptors that somebody must close.
         yields_descriptors: bool,
+        /// What it is on, where the kernel may not have looked the descriptor up
+        /// yet: closed before that, its number could mean a stranger's socket.
+        _source: Option<Handle>,
     },
 }
 
@@ -41,6 +50,8 @@ pub(super) enum Slot {
 pub(super) struct Accept {
     /// Whether the kernel holds the request.
     pub(super) armed: bool,
+    /// The number of the entry that last armed it.
+    pub(super) entry: u32,
     pub(super) waker: Option<Waker>,
     /// Connections accepted and not yet taken.
     pub(super) ready: VecDeque<OwnedFd>,
@@ -55,6 +66,8 @@ pub(super) struct Receive {
     pub(super) armed: bool,
     /// Whether a cancellation is on its way because too much is unread.
     pub(super) throttling: bool,
+    /// The number of the entry that last armed it.
+    pub(super) entry: u32,
     pub(super) waker: Option<Waker>,
     /// Bytes received and not yet taken; owns nothing while it is empty.
     pub(super) unread: Vec<u8>,
@@ -68,6 +81,17 @@ pub(super) enum End {
     Closed,
     /// The socket failed.
     Failed(io::Error),
+}
+
+/// Keeps `waker` in place of the one before, which the caller drops when it has
+/// let go of the ring: the end of a waker may be the end of a task and of all the
+/// operations that it holds.
+#[must_use]
+pub(super) fn keep(held: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match held {
+        Some(held) if held.will_wake(waker) => None,
+        _ => held.replace(waker.clone()),
+    }
 }
 
 /// Turns a completion's result into `Ok(value)` or the error it encodes.

@@ -7,15 +7,27 @@ use std::task::Context;
 
 use glommio::{LocalExecutorBuilder, Placement};
 
+use super::core::Aftermath;
 use super::*;
+
+mod operations;
+mod ownership;
+mod pressure;
 
 /// Runs `body` on an executor whose ring is driven, and tears both down.
 fn on_a_ring<T: Send + 'static, F: Future<Output = T> + 'static>(
     body: impl FnOnce(Ring) -> F + Send + 'static,
 ) -> T {
+    on_a_ring_of(Sizes::default(), body)
+}
+
+fn on_a_ring_of<T: Send + 'static, F: Future<Output = T> + 'static>(
+    sizes: Sizes,
+    body: impl FnOnce(Ring) -> F + Send + 'static,
+) -> T {
     LocalExecutorBuilder::new(Placement::Unbound)
         .spawn(move || async move {
-            let ring = Ring::new(Arc::default()).expect("a kernel with io_uring");
+            let ring = Ring::with_sizes(Arc::default(), &sizes).expect("a kernel with io_uring");
             let driver = glommio::spawn_local(ring.clone().drive());
             let result = body(ring.clone()).await;
             driver.cancel().await;
@@ -24,6 +36,36 @@ fn on_a_ring<T: Send + 'static, F: Future<Output = T> + 'static>(
         .expect("an executor")
         .join()
         .expect("no panic")
+}
+
+/// Runs `body` on a thread whose table of descriptors is its own and that of the
+/// threads it starts, so that other tests neither count nor run out.
+fn on_a_private_table<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            let files = rustix::thread::UnshareFlags::FILES;
+            // SAFETY: the thread was just made, has no descriptor of its own, and
+            // hands those that it will have to its own threads alone.
+            unsafe { rustix::thread::unshare_unsafe(files) }.expect("a table of its own");
+            // SAFETY: the numbers copied into this table are owned by nobody in it.
+            let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+            assert_eq!(closed, 0, "{}", io::Error::last_os_error());
+            body()
+        });
+        running.join().expect("no panic")
+    })
+}
+
+/// What this thread's table has open, but for the table's own listing.
+fn descriptors() -> Vec<String> {
+    let open = std::fs::read_dir("/proc/thread-self/fd").expect("/proc");
+    let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let mut links: Vec<String> = links
+        .map(|link| link.display().to_string())
+        .filter(|link| !link.starts_with("/proc/"))
+        .collect();
+    links.sort();
+    links
 }
 
 fn listener() -> (TcpListener, std::net::SocketAddr) {
@@ -129,8 +171,8 @@ fn a_client_that_sends_too_far_ahead_is_held_back_and_loses_nothing() {
     assert!(sent == got, "{} of {} octets", got.len(), sent.len());
     assert!(throttled > 0);
     // What one turn may add on top of the bound: every provided buffer.
-    let slack = usize::from(crate::limits::PROVIDED_BUFFERS) * crate::limits::PROVIDED_BUFFER;
-    assert!(most <= crate::limits::PIPELINED + slack, "{most}");
+    let slack = usize::from(limits::PROVIDED_BUFFERS) * limits::PROVIDED_BUFFER;
+    assert!(most <= limits::PIPELINED + slack, "{most}");
 }
 
 #[test]
