@@ -13,6 +13,7 @@ use super::*;
 mod operations;
 mod ownership;
 mod pressure;
+mod stress;
 
 /// Runs `body` on an executor whose ring is driven, and tears both down.
 fn on_a_ring<T: Send + 'static, F: Future<Output = T> + 'static>(
