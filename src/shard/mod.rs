@@ -252,3 +252,6 @@ fn welcome(
     };
     glommio::spawn_local(conn::serve(Rc::clone(context), accepted, entry)).detach();
 }
+
+#[cfg(test)]
+mod tests;
