@@ -53,6 +53,12 @@ pub const POOL_THREADS: usize = 4;
 /// answer to a login waits for it.
 pub const TURN: Duration = Duration::from_millis(5);
 
+/// glommio's preemption timer: how long a shard whose tasks are ready all the time
+/// may go without a look at glommio's own timers. Rare, because glommio may park for
+/// good when it fires at the wrong moment; a machine would have to take the CPU away
+/// for that long. Deadlines, in ticks of 250 ms, are that much later at most.
+pub const PREEMPTION: Duration = Duration::from_millis(100);
+
 /// How long a shard that its executor has parked too early may sleep.
 pub const PULSE: Duration = Duration::from_millis(20);
 

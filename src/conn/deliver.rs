@@ -19,7 +19,7 @@ use crate::limits;
 use crate::maildrop::{self, MessageError, Snapshot};
 use crate::observe::Sending;
 use crate::proto::{MessageNumber, Octets, reply};
-use crate::ring::{self, Handle};
+use crate::ring::Handle;
 use crate::session::Outcome;
 use crate::wire::{Encoder, OctetCounter, TopLimit};
 
@@ -216,7 +216,8 @@ impl Connection {
         // Found again, it may be renamed once more before it is opened.
         for _ in 0..limits::QUIET_LISTINGS {
             let looked_up = Arc::clone(snapshot);
-            let found = ring::blocking(move || maildrop::locate(&looked_up, message)).await;
+            let looking = move || maildrop::locate(&looked_up, message);
+            let found = self.context.ring.blocking(looking).await;
             let path = match found {
                 Ok(Some(path)) => CString::new(path.into_os_string().into_vec()),
                 Ok(None) => return Err(MessageError::Gone),

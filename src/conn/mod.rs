@@ -376,7 +376,7 @@ impl Connection {
                 .broker
                 .authenticate(self.context.shard, credentials, from)
             {
-                Ok(pending) => pending.await,
+                Ok(pending) => self.context.ring.abroad(pending).await,
                 Err(_full) => Err(Refusal::Busy),
             };
         self.report.login(&self.context.counters, &user, &verdict);

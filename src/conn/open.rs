@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::auth::Account;
 use crate::maildrop::{self, CommitReport, FaultKind, OpenError, Opened};
-use crate::ring;
 use crate::session::{Deletions, Outcome};
 
 use super::Connection;
@@ -33,7 +32,10 @@ impl Connection {
             Ok(Some(opened)) => Ok(opened),
             Ok(None) => {
                 let maildrops = services.maildrops.clone();
-                ring::blocking(move || maildrops.open(&path)).await
+                self.context
+                    .ring
+                    .blocking(move || maildrops.open(&path))
+                    .await
             }
             Err(in_use) => Err(OpenError::from(in_use)),
         };
@@ -56,8 +58,11 @@ impl Connection {
         let snapshot = Arc::clone(&maildrop.snapshot);
         // One trip for all of them: a removal is a few microseconds, and so is
         // a trip to a thread.
-        let report: CommitReport =
-            ring::blocking(move || maildrop::remove(&snapshot, deletions.iter())).await;
+        let report: CommitReport = self
+            .context
+            .ring
+            .blocking(move || maildrop::remove(&snapshot, deletions.iter()))
+            .await;
         if let Some((count, kind)) = report.failed {
             let help = match kind {
                 FaultKind::Permanent => "check the owner and the mode of new/ and cur/",

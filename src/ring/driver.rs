@@ -30,7 +30,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{Ordering, fence};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 
@@ -51,6 +51,10 @@ const CHECKS: [Duration; 4] = [
     Duration::from_millis(3200),
     Duration::from_millis(25_600),
 ];
+
+/// How long a driver stands back for glommio to look at what other threads woke:
+/// not over when it is first asked for, which glommio would not wait for.
+const STAND_BACK: Duration = Duration::from_micros(20);
 
 /// What a look at the ring before sleeping found.
 enum Rest {
@@ -78,6 +82,7 @@ impl Ring {
         let mut after = Aftermath::default();
         let mut fruitless = 0;
         let mut checks = CHECKS.iter();
+        let mut looked = Instant::now();
         self.shared.core.borrow_mut().notify_completions(false);
         loop {
             self.beat();
@@ -118,10 +123,29 @@ impl Ring {
                 let mut core = self.shared.core.borrow_mut();
                 core.clear_flag(&self.shared.counters);
             }
-            // The tasks just woken run before the next turn, and so do
-            // glommio's own; their submissions go out together.
-            yield_now().await;
+            // The tasks just woken run before the next turn; their submissions
+            // go out together.
+            if self.is_awaited(&mut looked) {
+                glommio::timer::sleep(STAND_BACK).await;
+            } else {
+                yield_now().await;
+            }
         }
+    }
+
+    /// Whether glommio must look at what other threads woke: somebody waits for one,
+    /// and it has been a while (see `blocking`). It looks when no task is ready, so
+    /// the driver is not, until the shortest of timers.
+    fn is_awaited(&self, looked: &mut Instant) -> bool {
+        if self.shared.abroad.get() == 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let due = now.duration_since(*looked) >= limits::TURN;
+        if due {
+            *looked = now;
+        }
+        due
     }
 
     /// Has the kernel run whatever it has deferred, and says whether there was

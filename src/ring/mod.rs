@@ -44,7 +44,7 @@
 //! own, always: `statx`, `renameat`, `unlinkat`, `fsync`, `shutdown`, `splice` and
 //! `madvise`. They keep the shard from waiting and are dearer than the plain system
 //! call; what cannot wait is better called, and many of them at a time take one trip
-//! to the pool ([`blocking()`]; `benches/removal.rs` compares).
+//! to the pool ([`Ring::blocking`]; `benches/removal.rs` compares).
 //!
 //! # When there is not enough
 //!
@@ -80,7 +80,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-pub use blocking::blocking;
 pub use file::Advice;
 pub use name::At;
 pub use net::{Acceptor, Received, Receiver};
@@ -108,6 +107,8 @@ struct Shared {
     resting: RefCell<Option<Waker>>,
     /// The driver's waker while it sleeps.
     driver: RefCell<Option<Waker>>,
+    /// How many wait for other threads.
+    abroad: Cell<usize>,
     counters: Arc<Counters>,
 }
 
@@ -261,6 +262,7 @@ impl Ring {
                 turns: Cell::new(0),
                 resting: RefCell::new(None),
                 driver: RefCell::new(None),
+                abroad: Cell::new(0),
                 counters,
             }),
         })

@@ -99,9 +99,8 @@ pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Resul
         // The ring beside glommio's moves the octets; glommio's own buffers
         // stay at their least.
         .io_memory(64 * 1024)
-        // Under load the ring's driver is always ready to run, and only this
-        // timer has glommio look at timers and at what other threads woke.
-        .preempt_timer(limits::TURN)
+        // What cannot wait that long has the ring's driver stand back.
+        .preempt_timer(limits::PREEMPTION)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(limits::POOL_THREADS))
         .spawn(move || run(plan, accepting))
         .map_err(|error| io::Error::other(error.to_string()))?;

@@ -312,10 +312,8 @@ fn stopping_while_logins_arrive_leaves_none_unanswered() {
 fn no_wake_up_is_lost() {
     let name = |client: u32, round: u32| format!("joe{client}.{round}");
     let users = (0..3).flat_map(|client| (0..2000).map(move |round| name(client, round)));
-    let lines: String = users
-        .map(|user| format!("{user}:{{PLAIN}}secret\n"))
-        .collect();
-    let (_folder, options) = passwd_file(&lines);
+    let lines: Vec<_> = users.map(|user| user + ":{PLAIN}secret\n").collect();
+    let (_folder, options) = passwd_file(&lines.concat());
     let broker = Broker::start(&options).expect("started");
     thread::scope(|scope| {
         for client in 0..3 {

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::task::Context;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -206,6 +206,34 @@ fn a_flood_of_completions_starves_no_task_timer_or_other_thread() {
             task.cancel().await;
         }
     });
+}
+
+#[test]
+fn who_waits_for_another_thread_does_not_wait_for_the_preemption_timer() {
+    let patience = Duration::from_secs(20);
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(patience);
+    let waited = executor.spawn(move || async move {
+        let ring = Ring::new(Arc::default()).expect("a kernel with io_uring");
+        let driver = glommio::spawn_local(ring.clone().drive());
+        let zero = handle(std::fs::File::open("/dev/zero").expect("there"));
+        // As long as this goes on, a task is ready whenever another one waits.
+        let own = ring.clone();
+        let flood = glommio::spawn_local(async move {
+            loop {
+                let _ = own.read_at(&zero, Vec::with_capacity(8), 0, 8).await;
+            }
+        });
+        let begun = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(ring.blocking(|| 7).await, 7);
+        }
+        let waited = begun.elapsed();
+        flood.cancel().await;
+        driver.cancel().await;
+        waited
+    });
+    let waited = waited.expect("an executor").join().expect("no panic");
+    assert!(waited < patience, "{waited:?}");
 }
 
 #[test]

@@ -367,7 +367,11 @@ async fn check_provided(ring: &Ring) {
             std::task::Poll::Ready(Ok(Received::Bytes(bytes))) => {
                 check_messages(&bytes);
                 let buffers = bytes.len() / MESSAGE;
-                assert_eq!(buffers, BUFFERS.into(), "provided buffers are missing");
+                assert_eq!(
+                    buffers,
+                    usize::from(BUFFERS),
+                    "provided buffers are missing"
+                );
             }
             other => panic!("{other:?}"),
         }
