@@ -46,6 +46,57 @@ pub const POOLED_WINDOWS: usize = 64;
 /// How long a client may take to read one buffer of what is sent to it.
 pub const WRITE_STALL: Duration = Duration::from_mins(1);
 
+/// TLS handshakes under way at a time on a shard: at some ten kibioctets each,
+/// 40 MiB that strangers may hold.
+pub const HANDSHAKES: usize = 4096;
+
+/// How long a TLS handshake may take: two or three journeys of a packet, ten
+/// times over on the worst of lines.
+pub const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// Age from which a handshake may be given up for a new one where there are too
+/// many: a packet that was lost and sent again twice has arrived by then.
+pub const HANDSHAKE_STALLED: Duration = Duration::from_secs(3);
+
+/// Octets that a client may send in its handshake: a hello of two kibioctets and
+/// a chain of certificates, and sixteen times what that takes.
+pub const HANDSHAKE_OCTETS: usize = 64 * 1024;
+
+/// Least octets of a file of ticket keys: a secret of 256 bits.
+pub const TICKET_SECRET_LEAST: usize = 32;
+
+/// Most octets of a file of ticket keys; those of other servers have 48 or 80.
+pub const TICKET_SECRET_MOST: usize = 1024;
+
+/// Shortest lifetime of a ticket: keys change that often, and each change is a
+/// new configuration for every shard.
+pub const TICKET_LIFETIME_LEAST: Duration = Duration::from_secs(2);
+
+/// Time between two looks at the files of certificates and keys.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(1);
+
+/// Octets of a file of certificates or keys that are read: a thousand
+/// certificates.
+pub const PEM_FILE: u64 = 1 << 21;
+
+/// Octets that a TLS record takes beside its text: 22 with TLS 1.3, 29 with
+/// TLS 1.2 and AES-GCM (RFC 5288), and more than any suite needs.
+pub const RECORD_OVERHEAD: usize = 64;
+
+/// Text of one buffer of records: two records of the greatest length.
+pub const RECORDS_TEXT: usize = WINDOW;
+
+/// Octets of the buffers that records leave in.
+pub const RECORDS: usize = RECORDS_TEXT + 4 * RECORD_OVERHEAD;
+
+/// How long, and over how many octets, a connection that has been ended waits
+/// for its client to hear of it: a close while octets arrive makes the kernel
+/// answer with a reset, which destroys what the client has not read.
+pub const FAREWELL: Duration = Duration::from_secs(2);
+
+/// See [`FAREWELL`].
+pub const FAREWELL_OCTETS: usize = 64 * 1024;
+
 /// Threads of a shard for what may wait on a disk: listings and removals.
 pub const POOL_THREADS: usize = 4;
 
@@ -69,6 +120,9 @@ pub const PROVIDED_BUFFERS: u16 = 256;
 /// hundreds to two thousand.
 pub const PROVIDED_BUFFER: usize = 4 * 1024;
 
+const _: () = assert!(HANDSHAKE.as_secs() > HANDSHAKE_STALLED.as_secs());
+const _: () = assert!(HANDSHAKE_OCTETS > PIPELINED);
+const _: () = assert!(RECORDS_TEXT.is_multiple_of(16 * 1024));
 const _: () = assert!(COMPLETION_QUEUE >= 2 * SUBMISSION_QUEUE);
 const _: () = assert!(REPLY_BUFFER >= 2 * REPLY_ROOM);
 const _: () = assert!(WINDOW > REPLY_BUFFER);
@@ -205,6 +259,13 @@ pub const SHARDS: usize = 8192;
 /// Octets of a peer's user name that a log line shows. Real names are shorter;
 /// escaped, the line stays well below the 2,048 octets that syslog keeps.
 pub const LOGGED_NAME: usize = 256;
+
+/// Time in which one address leaves no more than one log line of a failed
+/// handshake.
+pub const STRANGER_LINE: Duration = Duration::from_secs(1);
+
+/// Addresses that are remembered for that; more leave no lines.
+pub const STRANGERS: usize = 4096;
 
 /// Octets of log lines that wait for the log's thread: a second of the sessions
 /// of a large server, should the disk pause.

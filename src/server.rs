@@ -32,12 +32,12 @@ use crate::config::{Config, DirectoryOptions, RunAs, Shards, TlsMode};
 use crate::conn::Services;
 use crate::limits;
 use crate::maildrop::{Maildrops, Template, TemplateError};
-use crate::observe::{self, Log, Metrics, ShardWriter};
+use crate::observe::{self, Log, Metrics, ShardWriter, Sparing};
 use crate::ring::{self, RingError};
 use crate::session::Policy;
 use crate::shard::listener::{self, ListenError};
 use crate::shard::{self, Listener, Order, Orders, Plan, Running};
-use crate::tls::{self, CertificateError};
+use crate::tls::{self, CertificateError, CertificateMetrics, Keeper, Watch};
 
 /// What the server listens on, with the ports the kernel chose for port 0.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub enum ServerError {
     Listen(ListenError),
     /// A certificate cannot be served.
     Certificate(CertificateError),
+    /// Files of certificates cannot be watched.
+    Watch(io::Error),
     /// The path template cannot be used.
     Template(TemplateError),
     /// Privileges cannot be dropped.
@@ -81,6 +83,7 @@ impl fmt::Display for ServerError {
             ServerError::Ring(error) => error.fmt(f),
             ServerError::Listen(error) => error.fmt(f),
             ServerError::Certificate(error) => error.fmt(f),
+            ServerError::Watch(error) => write!(f, "no thread for certificates: {error}"),
             ServerError::Template(error) => write!(f, "maildrop.path: {error}"),
             ServerError::Privileges(error) => write!(
                 f,
@@ -131,13 +134,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
     raise_descriptor_limit();
     ring::probe().map_err(ServerError::Ring)?;
     let cpus = shard_cpus(config.server.shards).map_err(ServerError::Cpus)?;
-    let tls = match config.certificates.first() {
-        Some(certificate) => {
-            let loaded = tls::server_config(&certificate.chain, &certificate.key);
-            Some(loaded.map_err(ServerError::Certificate)?)
-        }
-        None => None,
-    };
+    let tls = Tls::start(config, cpus.len())?;
     let (listeners, sockets) = listen(config, cpus.len())?;
     if let Some(run_as) = &config.server.run_as {
         drop_privileges(run_as).map_err(ServerError::Privileges)?;
@@ -145,7 +142,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
     let log = observe::start_log(&config.log).map_err(ServerError::Log)?;
     let services = services(config, &cpus)?;
     let rings: Rings = cpus.iter().map(|_| Arc::default()).collect();
-    let (metrics, writers) = metrics(&log, &services, &rings);
+    let (mut metrics, writers) = metrics(&log, &services, &rings);
+    let tls = tls.map(|tls| tls.begin(&mut metrics));
     let health = admin::Health::default();
     let sources = admin::Sources {
         metrics: Arc::new(move || metrics.expose()),
@@ -167,7 +165,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
             policy: Arc::clone(&policy),
             write_stall: config.limits.write_stall,
             services: Arc::clone(&services),
-            tls: tls.clone(),
+            tls: tls.as_ref().map(|shards| shards[number].clone()),
             counters,
             ring: Arc::clone(&rings[number]),
             started,
@@ -189,6 +187,36 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
         admin: admin.as_ref().map(admin::AdminHandle::address),
     });
     server.serve()
+}
+
+/// TLS, where there is any, before privileges are dropped.
+struct Tls {
+    shards: Vec<tls::Current>,
+    metrics: CertificateMetrics,
+    watch: Watch,
+}
+
+impl Tls {
+    fn start(config: &Config, shards: usize) -> Result<Option<Tls>, ServerError> {
+        if config.tls.certificates.is_empty() {
+            return Ok(None);
+        }
+        let keeper = Keeper::load(&config.tls, shards, SystemTime::now());
+        let keeper = keeper.map_err(ServerError::Certificate)?;
+        Ok(Some(Tls {
+            shards: (0..shards).map(|shard| keeper.current(shard)).collect(),
+            metrics: CertificateMetrics::of(&keeper),
+            watch: Watch::start(keeper, config.server.run_as.is_some())
+                .map_err(ServerError::Watch)?,
+        }))
+    }
+
+    /// Privileges are gone and there is a log: files are watched from now on.
+    fn begin(self, metrics: &mut Metrics) -> Vec<tls::Current> {
+        metrics.register(self.metrics);
+        self.watch.begin();
+        self.shards
+    }
 }
 
 /// The running server as its main thread sees it.
@@ -415,6 +443,7 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
         template: Template::parse(&config.maildrop.path).map_err(ServerError::Template)?,
         maildrops: Maildrops::new(limits::SNAPSHOT_CACHE),
         broker: Broker::start(&options).map_err(ServerError::Auth)?,
+        strangers: Sparing::default(),
     }))
 }
 

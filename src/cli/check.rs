@@ -7,8 +7,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use crate::config::{Config, ConfigErrors, DirectoryOptions, Shards, TlsMode};
+use crate::tls::{self, Facts};
 
 pub(super) fn run(path: &Path) -> ExitCode {
     let (text, code) = report(path, Config::load(path));
@@ -18,12 +20,18 @@ pub(super) fn run(path: &Path) -> ExitCode {
 
 fn report(path: &Path, config: Result<Config, ConfigErrors>) -> (String, ExitCode) {
     match config {
-        Ok(config) => (summary(path, &config), ExitCode::SUCCESS),
+        Ok(config) => match tls::inspect(&config.tls) {
+            Ok(certificates) => (summary(path, &config, &certificates), ExitCode::SUCCESS),
+            Err(faults) => {
+                let lines = faults.iter().map(|fault| format!("{fault}\n"));
+                (lines.collect(), ExitCode::FAILURE)
+            }
+        },
         Err(errors) => (format!("{errors}\n"), ExitCode::FAILURE),
     }
 }
 
-fn summary(path: &Path, config: &Config) -> String {
+fn summary(path: &Path, config: &Config, certificates: &[Facts]) -> String {
     let mut text = format!("{}: ok\n", path.display());
     let mut line = |text_of_line: String| {
         writeln!(text, "  {text_of_line}").expect("a String takes every write");
@@ -40,6 +48,14 @@ fn summary(path: &Path, config: &Config) -> String {
             TlsMode::Implicit => "TLS from the first byte",
         };
         line(format!("listens on {}, {tls}", listener.address));
+    }
+    let now = SystemTime::now();
+    for certificate in certificates {
+        let days = match certificate.days_left(now) {
+            ..0 => "has expired: renew it".to_owned(),
+            days => format!("{days} days left"),
+        };
+        line(format!("certificate {certificate}: {days}"));
     }
     for directory in &config.auth.directories {
         let DirectoryOptions::PasswdFile { path } = directory;

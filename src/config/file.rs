@@ -119,11 +119,6 @@ impl<'a> Section<'a> {
         self.file
     }
 
-    /// Where the section begins.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
     /// The place of a key that is absent: the line of its section.
     pub(super) fn absent(&self, name: &str) -> Place {
         Place {

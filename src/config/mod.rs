@@ -6,6 +6,7 @@
 //! that is silently ignored. Each subsystem gets plain data; none of them reads
 //! a file of settings or knows a default.
 
+mod cipher;
 mod duration;
 mod error;
 mod file;
@@ -14,6 +15,7 @@ mod network;
 mod process;
 mod server;
 mod template;
+mod tls;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use cipher::{Cipher, TlsVersion};
 pub use error::{ConfigError, ConfigErrors};
 pub use process::Process;
 
@@ -35,9 +38,8 @@ pub struct Config {
     pub server: ServerOptions,
     /// `[[listener]]`, at least one, no two of the same address.
     pub listeners: Vec<ListenerOptions>,
-    /// `[[tls.certificate]]`, the first is the default; at least one if any
-    /// listener speaks TLS.
-    pub certificates: Vec<CertificateOptions>,
+    /// `[tls]`
+    pub tls: TlsOptions,
     /// `[auth]`
     pub auth: AuthOptions,
     /// `[maildrop]`
@@ -101,6 +103,34 @@ pub enum TlsMode {
     Starttls,
     /// From the first byte (RFC 8314).
     Implicit,
+}
+
+/// How TLS is spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// `[[tls.certificate]]`, the first is the default; at least one if any
+    /// listener speaks TLS.
+    pub certificates: Vec<CertificateOptions>,
+    /// The cipher suites, never none; a version without one is not spoken.
+    pub ciphers: Vec<Cipher>,
+    /// Whether clients show certificates.
+    pub clients: ClientCertificates,
+    /// Files of secrets that tickets are sealed with; the first seals, all open.
+    /// Without one, secrets are made at random and live as long as the process.
+    pub ticket_keys: Vec<PathBuf>,
+    /// How long a session may be resumed, and how often keys are changed.
+    pub ticket_lifetime: Duration,
+}
+
+/// Whether clients show certificates, and whose are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked.
+    None,
+    /// They may, of an authority in this file.
+    Optional(PathBuf),
+    /// They must.
+    Required(PathBuf),
 }
 
 /// A certificate and its key, both PEM files that exist.
@@ -210,7 +240,7 @@ fn read(file: &File<'_>, path: &Path, process: &Process) -> Option<Config> {
     let mut root = file.root()?;
     let server = server::server(root.table("server"), process);
     let listeners = network::listeners(&mut root);
-    let certificates = network::certificates(root.table("tls"), &base);
+    let tls = tls::tls(root.table("tls"), &base);
     let auth = mail::auth(root.table("auth"), &base);
     let maildrop = mail::maildrop(root.table("maildrop"), &base);
     let limits = server::limits(root.table("limits"));
@@ -218,8 +248,8 @@ fn read(file: &File<'_>, path: &Path, process: &Process) -> Option<Config> {
     let admin = network::admin(&mut root);
     root.finish();
 
-    if let (Some(certificates), Some(auth)) = (&certificates, &auth) {
-        network::check_together(file, &listeners, certificates, auth, admin.as_ref());
+    if let (Some(tls), Some(auth)) = (&tls, &auth) {
+        network::check_together(file, &listeners, tls, auth, admin.as_ref());
     }
     Some(Config {
         server: server?,
@@ -227,7 +257,7 @@ fn read(file: &File<'_>, path: &Path, process: &Process) -> Option<Config> {
             .into_iter()
             .map(|listener| listener.value)
             .collect(),
-        certificates: certificates?,
+        tls: tls?,
         auth: auth?,
         maildrop: maildrop?,
         limits: limits?,

@@ -1,13 +1,11 @@
-//! `[[listener]]`, `[[tls.certificate]]` and `[admin]`, and what must hold
-//! between them and `[auth]`.
+//! `[[listener]]` and `[admin]`, and what must hold between them, `[tls]` and
+//! `[auth]`.
 
 use std::collections::HashSet;
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use super::file::{Field, File, Section, nearest};
-use super::{AdminOptions, AuthOptions, CertificateOptions, ListenerOptions, TlsMode};
+use super::{AdminOptions, AuthOptions, ListenerOptions, TlsMode, TlsOptions};
 
 /// The values of `listener.tls`.
 const TLS_MODES: [(&str, TlsMode); 3] = [
@@ -90,73 +88,6 @@ fn address(
     None
 }
 
-/// The certificates, or nothing if one of them cannot be used.
-pub(super) fn certificates(
-    mut section: Section<'_>,
-    base: &Path,
-) -> Option<Vec<CertificateOptions>> {
-    let sections = section.tables("certificate");
-    // One that is never served would be noticed by the clients of its names.
-    if let Some(second) = sections.get(1) {
-        let problem = "a second certificate cannot be served in this version";
-        let remedy = "remove it, or name one certificate for all host names";
-        section.file().reject(second.place(), problem, remedy);
-    }
-    let read: Vec<_> = sections
-        .into_iter()
-        .map(|section| certificate(section, base))
-        .collect();
-    section.finish();
-    read.into_iter().collect()
-}
-
-fn certificate(mut section: Section<'_>, base: &Path) -> Option<CertificateOptions> {
-    let chain = pem(&mut section, "chain", "CERTIFICATE", base);
-    let key = pem(&mut section, "key", "PRIVATE KEY", base);
-    section.finish();
-    Some(CertificateOptions {
-        chain: chain?,
-        key: key?,
-    })
-}
-
-/// A PEM file that can be read and holds a block of the kind wanted. Whether
-/// key and certificate belong together is for the TLS library to say.
-fn pem(section: &mut Section<'_>, name: &'static str, kind: &str, base: &Path) -> Option<PathBuf> {
-    let file = section.file();
-    let Some((text, place)) = section.take::<String>(name).map(Field::split) else {
-        if !section.was_given(name) {
-            let remedy = "set it to the path of a PEM file";
-            file.reject(&section.absent(name), "is missing", remedy);
-        }
-        return None;
-    };
-    let path = base.join(text);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let problem = format!("{} cannot be read: {error}", path.display());
-            let remedy = "correct the path, or let the user who starts popcore read the file";
-            file.reject(&place, problem, remedy);
-            return None;
-        }
-    };
-    // Covers "PRIVATE KEY", "RSA PRIVATE KEY" and "EC PRIVATE KEY".
-    let end = format!("{kind}-----");
-    let begins = bytes
-        .split(|b| *b == b'\n')
-        .map(<[u8]>::trim_ascii_end)
-        .any(|line| line.starts_with(b"-----BEGIN ") && line.ends_with(end.as_bytes()));
-    if !begins {
-        let problem = format!("{} holds no PEM block {kind:?}", path.display());
-        let remedy =
-            "name the PEM file, not the DER one, and mind that chain and key are not swapped";
-        file.reject(&place, problem, remedy);
-        return None;
-    }
-    Some(path)
-}
-
 pub(super) fn admin(root: &mut Section<'_>) -> Option<Field<AdminOptions>> {
     let given = root.has("admin");
     let mut section = root.table("admin");
@@ -174,7 +105,7 @@ pub(super) fn admin(root: &mut Section<'_>) -> Option<Field<AdminOptions>> {
 pub(super) fn check_together(
     file: &File<'_>,
     listeners: &[Field<ListenerOptions>],
-    certificates: &[CertificateOptions],
+    options: &TlsOptions,
     auth: &AuthOptions,
     admin: Option<&Field<AdminOptions>>,
 ) {
@@ -185,7 +116,7 @@ pub(super) fn check_together(
             let problem = format!("{address} is listened on twice");
             file.reject(&listener.place, problem, "remove one of the two listeners");
         }
-        if tls != TlsMode::None && certificates.is_empty() {
+        if tls != TlsMode::None && options.certificates.is_empty() {
             let problem = "a listener with TLS needs a certificate";
             let remedy = "add [[tls.certificate]] with chain and key, or set tls = \"none\"";
             file.reject(&listener.place, problem, remedy);

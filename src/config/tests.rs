@@ -100,10 +100,16 @@ fn a_whole_file_becomes_plain_data() {
             address: SocketAddr::from(([127, 0, 0, 1], 110)),
             tls: TlsMode::Starttls,
         }],
-        certificates: vec![CertificateOptions {
-            chain: path("chain.pem"),
-            key: path("key.pem"),
-        }],
+        tls: TlsOptions {
+            certificates: vec![CertificateOptions {
+                chain: path("chain.pem"),
+                key: path("key.pem"),
+            }],
+            ciphers: Cipher::all().collect(),
+            clients: ClientCertificates::None,
+            ticket_keys: Vec::new(),
+            ticket_lifetime: Duration::from_hours(6),
+        },
         auth: AuthOptions {
             plaintext_without_tls: false,
             failure_delay: Duration::from_secs(2),
@@ -445,16 +451,129 @@ fn a_tls_listener_needs_a_certificate() {
     );
 }
 
+/// The options of a valid file with these lines in `[tls]`.
+fn tls_of(folder: &Folder, lines: &str) -> TlsOptions {
+    let text = VALID.replace("[auth]", &format!("[tls]\n{lines}\n[auth]"));
+    folder.parse(&text).expect("a valid file").tls
+}
+
+fn tls_faults(folder: &Folder, lines: &str) -> Vec<String> {
+    folder.faults(&VALID.replace("[auth]", &format!("[tls]\n{lines}\n[auth]")))
+}
+
 #[test]
-fn a_second_certificate_is_not_there_yet() {
+fn certificates_keep_their_order() {
     let folder = Folder::new();
-    let second = "[[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n";
-    assert_eq!(
-        folder.faults(&format!("{VALID}{second}")),
-        [
-            "22: tls.certificate[2]: a second certificate cannot be served in this version; remove it, or name one certificate for all host names"
-        ]
+    let path = |name: &str| folder.0.path().join(name);
+    fs::copy(path("chain.pem"), path("second.pem")).expect("copied");
+    let second = "[[tls.certificate]]\nchain = \"second.pem\"\nkey = \"key.pem\"\n";
+    let tls = folder
+        .parse(&format!("{VALID}{second}"))
+        .expect("valid")
+        .tls;
+    let chains: Vec<_> = tls.certificates.into_iter().map(|c| c.chain).collect();
+    assert_eq!(chains, [path("chain.pem"), path("second.pem")]);
+}
+
+#[test]
+fn versions_and_ciphers_come_from_the_profile_or_by_name() {
+    let folder = Folder::new();
+    let modern: Vec<_> = Cipher::all()
+        .filter(|cipher| cipher.version() == TlsVersion::Tls13)
+        .collect();
+    assert_eq!(modern.len(), 3);
+    assert_eq!(tls_of(&folder, "profile = \"modern\"").ciphers, modern);
+    assert_eq!(tls_of(&folder, "min_version = \"1.3\"").ciphers, modern);
+    let all: Vec<_> = Cipher::all().collect();
+    assert_eq!(tls_of(&folder, "profile = \"intermediate\"").ciphers, all);
+    let named = "ciphers = [\"TLS_AES_256_GCM_SHA384\", \"ECDHE-RSA-AES128-GCM-SHA256\", \
+                 \"tls_ecdhe_ecdsa_with_aes_128_gcm_sha256\"]";
+    let chosen = [
+        Cipher::Aes256GcmSha384,
+        Cipher::EcdheRsaAes128GcmSha256,
+        Cipher::EcdheEcdsaAes128GcmSha256,
+    ];
+    assert_eq!(tls_of(&folder, named).ciphers, chosen);
+    let modern = format!("profile = \"modern\"\n{named}");
+    assert_eq!(tls_of(&folder, &modern).ciphers, chosen[..1]);
+}
+
+#[test]
+fn clients_and_tickets_are_plain_data() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.path().join(name);
+    fs::write(path("tickets"), [7; 80]).expect("written");
+    let tls = tls_of(
+        &folder,
+        "client_certificates = \"optional\"\nclient_ca = \"chain.pem\"\n\
+         ticket_keys = [\"tickets\"]\nticket_lifetime = \"1h\"",
     );
+    assert_eq!(tls.clients, ClientCertificates::Optional(path("chain.pem")));
+    assert_eq!(tls.ticket_keys, [path("tickets")]);
+    assert_eq!(tls.ticket_lifetime, Duration::from_hours(1));
+}
+
+#[test]
+fn faults_of_tls_name_their_remedy() {
+    let folder = Folder::new();
+    fs::write(folder.0.path().join("short"), "x").expect("written");
+    for (lines, key, words) in [
+        (
+            "profile = \"old\"",
+            "profile",
+            "\"intermediate\" or \"modern\"",
+        ),
+        ("min_version = \"1.1\"", "min_version", "did you mean"),
+        (
+            "profile = \"modern\"\nmin_version = \"1.2\"",
+            "min_version",
+            "set it to \"1.3\"",
+        ),
+        (
+            "ciphers = [\"ECDHE-RSA-AES128-GCM-SHA265\"]",
+            "ciphers",
+            "did you mean \"ECDHE-RSA-AES128-GCM-SHA256\"?",
+        ),
+        ("ciphers = []", "ciphers", "TLS_AES_128_GCM_SHA256"),
+        (
+            "min_version = \"1.3\"\nciphers = [\"ECDHE-RSA-AES128-GCM-SHA256\"]",
+            "ciphers",
+            "names no cipher suite of a version",
+        ),
+        (
+            "client_certificates = \"required\"",
+            "client_ca",
+            "is missing",
+        ),
+        (
+            "client_ca = \"chain.pem\"",
+            "client_ca",
+            "is set, and no client",
+        ),
+        (
+            "ticket_keys = [\"short\"]",
+            "ticket_keys",
+            "openssl rand -out",
+        ),
+        (
+            "ticket_keys = [\"absent\"]",
+            "ticket_keys",
+            "cannot be read",
+        ),
+        (
+            "ticket_lifetime = \"1s\"",
+            "ticket_lifetime",
+            "shorter than 2 s",
+        ),
+    ] {
+        let faults = tls_faults(&folder, lines);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        let key = format!(" tls.{key}: ");
+        assert!(
+            faults[0].contains(&key) && faults[0].contains(words),
+            "{faults:?}"
+        );
+    }
 }
 
 #[test]

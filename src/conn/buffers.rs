@@ -2,10 +2,10 @@
 //!
 //! A connection borrows a buffer while it has something to say or to read and
 //! gives it back when that has been sent, so that a shard owns as many as it has
-//! connections at work, not as it has connections. There are two sizes: a burst
+//! connections at work, not as it has connections. There are three sizes: a burst
 //! of a thousand greetings takes a thousand of the small ones, and only a message
-//! or a long listing needs a large one. What is above the pool's bounds after a
-//! burst goes back to the allocator.
+//! or a long listing needs a large one, and with TLS another for the records.
+//! What is above the pool's bounds after a burst goes back to the allocator.
 
 use std::cell::RefCell;
 
@@ -18,6 +18,8 @@ pub(super) enum Purpose {
     Reply,
     /// A window of a message or a long listing: [`limits::WINDOW`] octets.
     Window,
+    /// The records of a window: [`limits::RECORDS`] octets.
+    Records,
 }
 
 impl Purpose {
@@ -36,6 +38,7 @@ impl Purpose {
 pub struct Buffers {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
+    records: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Buffers {
@@ -44,6 +47,7 @@ impl Buffers {
         let (free, octets) = match purpose {
             Purpose::Reply => (&self.small, limits::REPLY_BUFFER),
             Purpose::Window => (&self.large, limits::WINDOW),
+            Purpose::Records => (&self.records, limits::RECORDS),
         };
         let kept = free.borrow_mut().pop();
         kept.unwrap_or_else(|| Vec::with_capacity(octets))
@@ -55,6 +59,7 @@ impl Buffers {
         let (free, most) = match buffer.capacity() {
             limits::WINDOW => (&self.large, limits::POOLED_WINDOWS),
             limits::REPLY_BUFFER => (&self.small, limits::POOLED_REPLY_BUFFERS),
+            limits::RECORDS => (&self.records, limits::POOLED_WINDOWS),
             _ => return,
         };
         let mut free = free.borrow_mut();
@@ -72,7 +77,7 @@ mod tests {
     #[test]
     fn buffers_come_back_empty_and_to_their_own_pool() {
         let buffers = Buffers::default();
-        for purpose in [Purpose::Reply, Purpose::Window] {
+        for purpose in [Purpose::Reply, Purpose::Window, Purpose::Records] {
             let mut one = buffers.lend(purpose);
             let capacity = one.capacity();
             one.extend_from_slice(b"secret");

@@ -11,13 +11,15 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use rustix::net::Shutdown;
+use rustix::net::{SendFlags, Shutdown};
 
 use super::Context;
 use super::buffers::Purpose;
+use super::handshakes::Place;
+use crate::limits;
 use crate::ring::{Handle, Received, Receiver};
 use crate::shard::deadlines::{Alarm, Signal, Watch};
-use crate::tls::{Secured, TlsFault};
+use crate::tls::{self, ClientVersion, Established, Secured, TlsFault};
 
 /// Why a connection cannot go on.
 #[derive(Debug)]
@@ -28,16 +30,86 @@ pub(super) enum Broken {
     Lost(io::Error),
     /// The client stopped reading what was sent to it.
     Stalled,
-    /// The handshake did not come to an end in time.
-    HandshakeTimeout,
     /// The server closes.
     Shutdown,
-    /// TLS failed.
+    /// The TLS handshake did not come to its end.
+    Handshake(Box<Unsecured>),
+    /// TLS failed behind the handshake.
     Tls(TlsFault),
-    /// Commands stood in clear text behind STLS.
-    Injection,
+    /// A client that was greeted in clear text began TLS without STLS.
+    WrongProtocol,
     /// A message file failed or changed after its reply had begun.
     Message(String),
+}
+
+/// A handshake that did not come to its end.
+#[derive(Debug)]
+pub(super) struct Unsecured {
+    pub(super) why: HandshakeFault,
+    /// What the client offered, as far as it came to that.
+    pub(super) version: Option<ClientVersion>,
+}
+
+/// Why a handshake did not come to its end.
+#[derive(Debug)]
+pub(super) enum HandshakeFault {
+    /// The two do not understand each other.
+    Tls(TlsFault),
+    /// The client sent clear text where it should begin TLS.
+    NotTls,
+    /// Octets stood in clear text behind STLS.
+    Injected,
+    /// It took too long.
+    TimedOut,
+    /// The client went away.
+    Abandoned,
+    /// Too many were under way.
+    Crowded,
+}
+
+impl From<HandshakeFault> for Broken {
+    fn from(why: HandshakeFault) -> Broken {
+        Broken::Handshake(Box::new(Unsecured { why, version: None }))
+    }
+}
+
+/// How a client comes to TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Approach {
+    /// With its first octet.
+    Implicit,
+    /// By STLS.
+    Stls,
+}
+
+/// A handshake that came to its end.
+pub(super) struct Handshake {
+    /// The clear text that came with its last flight.
+    pub(super) early: Vec<u8>,
+    pub(super) how: Established,
+    /// Whom the client's certificate vouches for.
+    pub(super) client: Option<String>,
+}
+
+/// How a connection is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// With an end of the stream, announced where there is TLS.
+    Said,
+    /// With an end of the stream that the client has time to read, whatever it
+    /// is still sending.
+    Lingering,
+    /// The client is told in clear text that it should have begun TLS, and has
+    /// time to read it.
+    Explained,
+    /// Without a word: nobody hears it, or nobody may take it for an end.
+    None,
+}
+
+/// What ended a handshake.
+enum Halted {
+    Fault(HandshakeFault),
+    Link(Broken),
 }
 
 /// What came while a session waited for input.
@@ -47,9 +119,6 @@ pub(super) enum Arrival {
     /// The deadline passed.
     Deadline,
 }
-
-/// Room for a record's head and tail beside its text.
-const RECORD: u64 = 64;
 
 enum Transport {
     Clear,
@@ -90,7 +159,13 @@ impl Link {
                 return Ok(Arrival::Deadline);
             };
             if let Transport::Clear = self.transport {
-                return Ok(Arrival::Bytes(raw));
+                // A shard without certificates looks as well: no command begins
+                // like that, and its lines would each be answered.
+                return if tls::begins_tls(&raw) {
+                    Err(Broken::WrongProtocol)
+                } else {
+                    Ok(Arrival::Bytes(raw))
+                };
             }
             let clear = Box::pin(self.decrypt(raw)).await?;
             if !clear.is_empty() {
@@ -100,15 +175,18 @@ impl Link {
     }
 
     /// The clear text of records, of which there may be none.
-    async fn decrypt(&mut self, records: Vec<u8>) -> Result<Vec<u8>, Broken> {
+    async fn decrypt(&mut self, received: Vec<u8>) -> Result<Vec<u8>, Broken> {
         let Transport::Tls(secured) = &mut self.transport else {
             unreachable!("only TLS has records");
         };
-        let mut clear = Vec::new();
-        let received = secured.receive(&records, &mut clear);
+        let (mut clear, mut records) = (Vec::new(), Vec::new());
+        let taken = secured.receive(received, &mut clear, &mut records);
         let closed = secured.is_closed();
-        self.send_pending().await?;
-        received.map_err(Broken::Tls)?;
+        // An answer to a key update, or the alert that says what is wrong.
+        if !records.is_empty() {
+            self.send_raw(records).await?;
+        }
+        taken.map_err(Broken::Tls)?;
         if clear.is_empty() && closed {
             return Err(Broken::Closed);
         }
@@ -154,17 +232,21 @@ impl Link {
     }
 
     async fn encrypt(&mut self, mut clear: Vec<u8>) -> Result<Vec<u8>, Broken> {
-        let Transport::Tls(secured) = &mut self.transport else {
-            unreachable!("only TLS has records");
-        };
-        let mut records = self
-            .context
-            .buffers
-            .lend(Purpose::for_octets(clear.len() as u64 + RECORD));
-        secured.encrypt(&clear, &mut records).map_err(Broken::Tls)?;
+        for text in clear.chunks(limits::RECORDS_TEXT) {
+            let Transport::Tls(secured) = &mut self.transport else {
+                unreachable!("only TLS has records");
+            };
+            let purpose = if text.len() + limits::RECORD_OVERHEAD <= limits::REPLY_BUFFER {
+                Purpose::Reply
+            } else {
+                Purpose::Records
+            };
+            let mut records = self.context.buffers.lend(purpose);
+            secured.encrypt(text, &mut records).map_err(Broken::Tls)?;
+            let records = self.send_raw(records).await?;
+            self.context.buffers.take_back(records);
+        }
         clear.clear();
-        let records = self.send_raw(records).await?;
-        self.context.buffers.take_back(records);
         Ok(clear)
     }
 
@@ -192,60 +274,114 @@ impl Link {
         })
     }
 
-    /// Takes the connection into TLS; gives the clear text that came with the
-    /// handshake's last flight.
-    pub(super) async fn secure(&mut self, deadline: Instant) -> Result<Vec<u8>, Broken> {
-        let config = self
-            .context
-            .tls
-            .clone()
-            .expect("TLS is offered with a certificate");
-        let mut secured = Secured::new(config).map_err(Broken::Tls)?;
+    /// Takes the connection into TLS.
+    pub(super) async fn secure(
+        &mut self,
+        approach: Approach,
+        deadline: Instant,
+    ) -> Result<Handshake, Broken> {
+        let current = self.context.tls.as_ref();
+        let config = current.expect("TLS is offered with a certificate").get();
+        let now = Instant::now();
+        let Some(place) = self.context.handshakes.enter(self.watch(), now) else {
+            return Err(HandshakeFault::Crowded.into());
+        };
+        let mut secured = Box::new(Secured::new(config).map_err(Broken::Tls)?);
+        let deadline = deadline.min(now + limits::HANDSHAKE);
+        let early = match self.shake_hands(&mut secured, deadline, place).await {
+            Ok(early) => early,
+            Err(why) => {
+                let version = secured.client_version();
+                return Err(match why {
+                    Halted::Link(broken) => broken,
+                    Halted::Fault(HandshakeFault::NotTls) if approach == Approach::Stls => {
+                        HandshakeFault::Injected.into()
+                    }
+                    Halted::Fault(why) => Broken::Handshake(Box::new(Unsecured { why, version })),
+                });
+            }
+        };
+        let done = Handshake {
+            early,
+            how: secured.established().expect("the handshake is over"),
+            client: secured.client_name(),
+        };
+        self.transport = Transport::Tls(secured);
+        Ok(done)
+    }
+
+    /// Plays the handshake to its end.
+    async fn shake_hands(
+        &mut self,
+        secured: &mut Secured,
+        deadline: Instant,
+        _place: Place,
+    ) -> Result<Vec<u8>, Halted> {
         let mut early = Vec::new();
+        self.alarm.set(deadline);
         while secured.is_handshaking() {
-            self.alarm.set(deadline);
-            let Some(raw) = self.receive().await? else {
-                return Err(Broken::HandshakeTimeout);
+            let raw = match self.receive().await {
+                Ok(Some(raw)) => raw,
+                Ok(None) => return Err(Halted::Fault(HandshakeFault::TimedOut)),
+                Err(Broken::Closed) => return Err(Halted::Fault(HandshakeFault::Abandoned)),
+                Err(broken) => return Err(Halted::Link(broken)),
             };
-            let result = secured.receive(&raw, &mut early);
             let mut records = self.context.buffers.lend(Purpose::Reply);
-            secured.take_pending(&mut records);
+            let taken = secured.receive(raw, &mut early, &mut records);
             if !records.is_empty() {
-                records = self.send_raw(records).await?;
+                records = self.send_raw(records).await.map_err(Halted::Link)?;
+                self.alarm.set(deadline);
             }
             self.context.buffers.take_back(records);
-            result.map_err(Broken::Tls)?;
+            taken.map_err(|fault| {
+                Halted::Fault(match fault {
+                    TlsFault::NotTls => HandshakeFault::NotTls,
+                    fault => HandshakeFault::Tls(fault),
+                })
+            })?;
         }
-        self.transport = Transport::Tls(Box::new(secured));
         Ok(early)
     }
 
-    /// Sends what TLS has to say of its own accord: tickets, key updates, alerts.
-    async fn send_pending(&mut self) -> Result<(), Broken> {
-        let Transport::Tls(secured) = &mut self.transport else {
-            return Ok(());
-        };
-        let mut records = Vec::new();
-        secured.take_pending(&mut records);
-        if !records.is_empty() {
-            self.send_raw(records).await?;
+    /// Ends the stream, as far as the client is told of it.
+    pub(super) async fn say_goodbye(&mut self, farewell: Farewell) {
+        const TLS_IS_SPOKEN: &[u8] = b"-ERR TLS is spoken here from the first octet\r\n";
+        match farewell {
+            Farewell::None => return,
+            Farewell::Explained => self.send_last(TLS_IS_SPOKEN),
+            Farewell::Said | Farewell::Lingering => {
+                if let Transport::Tls(secured) = &mut self.transport {
+                    let mut records = Vec::new();
+                    secured.close(&mut records);
+                    self.send_last(&records);
+                }
+            }
         }
-        Ok(())
+        // The end of what we send. Where it fails the connection is gone.
+        let _ = rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write);
+        if farewell != Farewell::Said {
+            Box::pin(self.linger()).await;
+        }
     }
 
-    /// Tells the client that no more will come: `close_notify` where there is
-    /// TLS, then the end of the stream.
-    pub(super) async fn say_goodbye(&mut self) {
-        if let Transport::Tls(secured) = &mut self.transport {
-            secured.close();
-            // The session is over; a client that does not hear of it any more
-            // has lost nothing.
-            let _ = Box::pin(self.send_pending()).await;
+    /// The last octets of a connection, few enough for any socket. Whether they
+    /// arrive concerns nobody any more, and a client that reads nothing is not
+    /// waited for.
+    fn send_last(&self, octets: &[u8]) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(self.socket.as_fd(), octets, flags);
+    }
+
+    /// Takes what the client still sends until it has heard of the end.
+    async fn linger(&mut self) {
+        self.alarm.set(Instant::now() + limits::FAREWELL);
+        let mut taken = 0;
+        while taken <= limits::FAREWELL_OCTETS {
+            match self.receive().await {
+                Ok(Some(octets)) => taken += octets.len(),
+                Ok(None) | Err(_) => return,
+            }
         }
-        // Where the client still has commands on their way, a close alone makes
-        // the kernel answer with a reset, which destroys what the client has
-        // not read yet.
-        let _ = rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write);
     }
 
     /// Closes the socket.

@@ -11,6 +11,7 @@
 
 mod buffers;
 mod deliver;
+mod handshakes;
 mod link;
 mod open;
 mod report;
@@ -24,21 +25,21 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
-
 use crate::auth::{Broker, Credentials, Refusal};
 use crate::config::TlsMode;
 use crate::limits;
 use crate::maildrop::{LockGuard, Maildrops, Snapshot, Template};
-use crate::observe::{SessionIds, ShardWriter, Where};
+use crate::observe::{SessionIds, ShardWriter, Sparing, Where};
 use crate::proto::{LineSplitter, Output, Split};
 use crate::ring::{Handle, Ring};
 use crate::session::{Action, Channel, End, Outcome, Policy, Session, Step};
 use crate::shard::deadlines::{Alarm, Deadlines};
+use crate::tls;
 
 pub use self::buffers::Buffers;
 use self::buffers::Purpose;
-use self::link::{Arrival, Broken, Link};
+pub use self::handshakes::Handshakes;
+use self::link::{Approach, Arrival, Broken, Farewell, HandshakeFault, Link};
 use self::report::Report;
 
 /// What all shards share; each part is sharded by key inside and touched once
@@ -50,6 +51,8 @@ pub struct Services {
     pub maildrops: Maildrops,
     /// Where maildrops are.
     pub template: Template,
+    /// Log lines of handshakes that failed.
+    pub strangers: Sparing,
 }
 
 /// What the connections of one shard share.
@@ -66,8 +69,10 @@ pub struct Context {
     pub write_stall: Duration,
     /// What all shards share.
     pub services: Arc<Services>,
-    /// The certificate, where there is one.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// What TLS is made of, where there is any.
+    pub tls: Option<tls::Current>,
+    /// TLS handshakes under way.
+    pub handshakes: Rc<Handshakes>,
     /// The shard's counters.
     pub counters: ShardWriter,
     /// Names for sessions.
@@ -99,6 +104,23 @@ enum Finish {
     Broken(Broken),
 }
 
+impl Finish {
+    fn farewell(&self) -> Farewell {
+        match self {
+            Finish::Ended(_) | Finish::Broken(Broken::Closed | Broken::Shutdown) => Farewell::Said,
+            Finish::Broken(Broken::Handshake(unsecured)) => match unsecured.why {
+                HandshakeFault::NotTls => Farewell::Explained,
+                _ => Farewell::Lingering,
+            },
+            Finish::Broken(Broken::Tls(_) | Broken::WrongProtocol) => Farewell::Lingering,
+            // A message that was cut short must not look as if it were whole.
+            Finish::Broken(Broken::Lost(_) | Broken::Stalled | Broken::Message(_)) => {
+                Farewell::None
+            }
+        }
+    }
+}
+
 /// Serves one connection to its end. `place` is dropped when it has ended.
 ///
 /// The future is what an idle session costs, and there are tens of thousands of
@@ -113,9 +135,7 @@ pub fn serve<P: 'static>(
     async move {
         let finish = connection.run().await;
         connection.end(&finish);
-        if matches!(finish, Finish::Ended(_)) {
-            connection.link.say_goodbye().await;
-        }
+        connection.link.say_goodbye(finish.farewell()).await;
         connection.link.close();
         drop(place);
     }
@@ -188,7 +208,7 @@ impl Connection {
             self.shrink();
         }
         if self.tls_first
-            && let Err(broken) = Box::pin(self.handshake()).await
+            && let Err(broken) = Box::pin(self.handshake(Approach::Implicit)).await
         {
             return Finish::Broken(broken);
         }
@@ -199,10 +219,20 @@ impl Connection {
     }
 
     /// Takes the connection into TLS. What the session knew of lines is gone.
-    async fn handshake(&mut self) -> Result<(), Broken> {
-        let result = self.link.secure(self.session.deadline()).await;
+    async fn handshake(&mut self, approach: Approach) -> Result<(), Broken> {
+        let result = if self.taken < self.input.len() {
+            // Not one command that came in clear may be taken for one that came
+            // through TLS (CVE-2011-0411 and its many heirs).
+            Err(HandshakeFault::Injected.into())
+        } else {
+            self.link.secure(approach, self.session.deadline()).await
+        };
         report::handshake(&self.context.counters, &result);
-        self.input = result?;
+        let done = result?;
+        if let Some(client) = done.client {
+            self.session.vouch_for(client);
+        }
+        self.input = done.early;
         self.taken = 0;
         self.splitter = LineSplitter::new();
         self.report.at.tls = true;
@@ -356,13 +386,10 @@ impl Connection {
     }
 
     async fn start_tls(&mut self) -> Result<Outcome, Broken> {
-        if self.taken < self.input.len() {
-            // Not one command that came in clear may be taken for one that came
-            // through TLS (CVE-2011-0411 and its many heirs).
-            return Err(Broken::Injection);
+        if self.taken == self.input.len() {
+            self.flush().await?;
         }
-        self.flush().await?;
-        self.handshake().await?;
+        self.handshake(Approach::Stls).await?;
         Ok(Outcome::TlsStarted)
     }
 

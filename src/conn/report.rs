@@ -6,11 +6,12 @@ use crate::auth::{Account, Refusal, UserName};
 use crate::maildrop::{OpenError, Opened};
 use crate::observe::{
     Ending, FailedLogin, LoginFault, LoginResult, SESSION_TARGET, SessionEnd, ShardWriter, Tally,
-    TlsResult, Verb, Where,
+    TlsResult, Verb, Vouched, Where,
 };
 use crate::session::{self, End, Summary};
+use crate::tls::Established;
 
-use super::link::Broken;
+use super::link::{Broken, Handshake, HandshakeFault, Unsecured};
 use super::{Context, Finish};
 
 /// A line that is being answered.
@@ -107,7 +108,7 @@ impl Report {
     /// The session is over.
     pub(super) fn ends(&self, context: &Context, summary: &Summary<'_>, finish: &Finish) {
         if !summary.authenticated {
-            self.stranger(context, finish);
+            self.stranger(context, summary, finish);
             return;
         }
         let session::Tally {
@@ -131,13 +132,20 @@ impl Report {
             maildrop: tally(maildrop),
             duration,
         };
-        tracing::info!(target: SESSION_TARGET, "{line}");
+        let client = Vouched(summary.client);
+        tracing::info!(target: SESSION_TARGET, "{line}{client}");
     }
 
     /// A connection is over that nobody logged in on.
-    pub(super) fn stranger(&self, context: &Context, finish: &Finish) {
+    fn stranger(&self, context: &Context, summary: &Summary<'_>, finish: &Finish) {
         let duration = self.begun.elapsed();
         context.counters.session_ended(ending(finish), duration);
+        if matches!(finish, Finish::Broken(Broken::Handshake(_))) {
+            let now = self.begun + duration;
+            if !context.services.strangers.allows(self.at.remote, now) {
+                return;
+            }
+        }
         let reason = reason(finish);
         let line = SessionEnd::Stranger {
             at: self.at,
@@ -145,15 +153,25 @@ impl Report {
             failures: self.failed_logins,
             duration,
         };
-        tracing::info!(target: SESSION_TARGET, "{line}");
+        let client = Vouched(summary.client);
+        tracing::info!(target: SESSION_TARGET, "{line}{client}");
     }
 }
 
 /// Books a TLS handshake.
-pub(super) fn handshake<T>(counters: &ShardWriter, result: &Result<T, Broken>) {
+pub(super) fn handshake(counters: &ShardWriter, result: &Result<Handshake, Broken>) {
     counters.tls_handshake(match result {
-        Ok(_) => TlsResult::Completed,
-        Err(_) => TlsResult::Failed,
+        Ok(done) if done.how == Established::Full => TlsResult::Full,
+        Ok(_) => TlsResult::Resumed,
+        Err(Broken::Handshake(unsecured)) => match unsecured.why {
+            HandshakeFault::Tls(_) => TlsResult::Failed,
+            HandshakeFault::NotTls => TlsResult::NotTls,
+            HandshakeFault::Injected => TlsResult::Injected,
+            HandshakeFault::TimedOut => TlsResult::TimedOut,
+            HandshakeFault::Abandoned => TlsResult::Abandoned,
+            HandshakeFault::Crowded => TlsResult::Crowded,
+        },
+        Err(_) => TlsResult::Abandoned,
     });
 }
 
@@ -168,16 +186,23 @@ fn ending(finish: &Finish) -> Ending {
     match finish {
         Finish::Ended(End::Quit | End::NotAllRemoved) => Ending::Quit,
         Finish::Ended(End::Autologout) => Ending::Autologout,
-        Finish::Ended(End::LoginTimeout) | Finish::Broken(Broken::HandshakeTimeout) => {
-            Ending::LoginTimeout
-        }
+        Finish::Ended(End::LoginTimeout) => Ending::LoginTimeout,
         Finish::Ended(End::TooManyBadCommands) => Ending::BadCommands,
         Finish::Ended(End::TooManyAuthFailures) => Ending::BadLogins,
         Finish::Broken(Broken::Closed) => Ending::ClientClosed,
         Finish::Broken(Broken::Lost(_)) => Ending::ConnectionLost,
         Finish::Broken(Broken::Stalled) => Ending::Stalled,
         Finish::Broken(Broken::Shutdown) => Ending::Shutdown,
-        Finish::Broken(Broken::Tls(_) | Broken::Injection) => Ending::TlsFault,
+        Finish::Broken(Broken::Tls(_)) => Ending::TlsFault,
+        Finish::Broken(Broken::WrongProtocol) => Ending::WrongProtocol,
+        Finish::Broken(Broken::Handshake(unsecured)) => match unsecured.why {
+            HandshakeFault::Tls(_) => Ending::TlsFault,
+            HandshakeFault::NotTls => Ending::WrongProtocol,
+            HandshakeFault::Injected => Ending::Injection,
+            HandshakeFault::TimedOut => Ending::HandshakeTimeout,
+            HandshakeFault::Abandoned => Ending::ClientClosed,
+            HandshakeFault::Crowded => Ending::Refused,
+        },
         Finish::Broken(Broken::Message(_)) => Ending::MessageFault,
     }
 }
@@ -194,11 +219,27 @@ fn reason(finish: &Finish) -> String {
         Finish::Broken(Broken::Closed) => "Connection closed".into(),
         Finish::Broken(Broken::Lost(error)) => format!("Connection lost: {error}"),
         Finish::Broken(Broken::Stalled) => "Client stopped reading".into(),
-        Finish::Broken(Broken::HandshakeTimeout) => "TLS handshake timed out".into(),
         Finish::Broken(Broken::Shutdown) => "Server shutting down".into(),
+        Finish::Broken(Broken::Handshake(unsecured)) => unsecured_reason(unsecured),
         Finish::Broken(Broken::Tls(fault)) => format!("TLS failed: {fault}"),
-        Finish::Broken(Broken::Injection) => "Clear text behind STLS".into(),
+        Finish::Broken(Broken::WrongProtocol) => "TLS without STLS".into(),
         Finish::Broken(Broken::Message(fault)) => format!("Message failed: {fault}"),
+    }
+}
+
+/// Why there is no TLS, and what the client would have had.
+fn unsecured_reason(unsecured: &Unsecured) -> String {
+    let text = match &unsecured.why {
+        HandshakeFault::Tls(fault) => format!("TLS handshake failed: {fault}"),
+        HandshakeFault::NotTls => "Clear text where TLS begins".into(),
+        HandshakeFault::Injected => "Clear text behind STLS".into(),
+        HandshakeFault::TimedOut => "TLS handshake timed out".into(),
+        HandshakeFault::Abandoned => "Connection closed in the TLS handshake".into(),
+        HandshakeFault::Crowded => "Too many TLS handshakes at a time".into(),
+    };
+    match unsecured.version {
+        Some(version) => format!("{text}; client offers {version}"),
+        None => text,
     }
 }
 

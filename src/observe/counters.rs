@@ -84,6 +84,12 @@ labels! {
         BadLogins = "bad_logins",
         /// The TLS handshake or a record failed.
         TlsFault = "tls_fault",
+        /// The TLS handshake took too long.
+        HandshakeTimeout = "handshake_timeout",
+        /// Clear text where TLS was expected, or TLS where it was not.
+        WrongProtocol = "wrong_protocol",
+        /// Octets in clear text behind STLS.
+        Injection = "injection",
         /// A message file failed or changed while it was sent.
         MessageFault = "message_fault",
         /// The server is stopping.
@@ -162,10 +168,22 @@ labels! {
 labels! {
     /// How a TLS handshake came out.
     TlsResult {
-        /// It was completed.
-        Completed = "completed",
+        /// It was completed, with a certificate.
+        Full = "full",
+        /// It was completed, with the keys of an earlier session.
+        Resumed = "resumed",
         /// It failed.
         Failed = "failed",
+        /// It took too long.
+        TimedOut = "timed_out",
+        /// The client went away.
+        Abandoned = "abandoned",
+        /// The client did not speak TLS.
+        NotTls = "not_tls",
+        /// Octets in clear text came behind STLS.
+        Injected = "injected",
+        /// Too many were under way.
+        Crowded = "crowded",
     }
 }
 

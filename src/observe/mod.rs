@@ -10,6 +10,7 @@ mod histogram;
 mod log;
 mod metrics;
 mod session_log;
+mod sparing;
 mod spool;
 
 pub use counters::{
@@ -19,5 +20,7 @@ pub use histogram::{Distribution, Histogram};
 pub use log::{Log, LogError, LogLevel, LogOptions, LogTarget, start as start_log};
 pub use metrics::Metrics;
 pub use session_log::{
-    FailedLogin, LoginFault, SESSION_TARGET, SessionEnd, SessionId, SessionIds, Tally, Where,
+    FailedLogin, LoginFault, SESSION_TARGET, SessionEnd, SessionId, SessionIds, Tally, Vouched,
+    Where,
 };
+pub use sparing::Sparing;

@@ -196,6 +196,19 @@ impl fmt::Display for SessionEnd<'_> {
     }
 }
 
+/// The end of a line: whom the client's certificate vouches for, if it showed one.
+#[derive(Debug, Clone, Copy)]
+pub struct Vouched<'a>(pub Option<&'a str>);
+
+impl fmt::Display for Vouched<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => Ok(()),
+            Some(name) => write!(f, ", cert=<{}>", Escaped(name.as_bytes())),
+        }
+    }
+}
+
 /// Why a login failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginFault {

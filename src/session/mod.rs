@@ -81,6 +81,8 @@ pub struct Session {
     bad_commands: u8,
     failed_logins: u8,
     deadline: Instant,
+    /// The name that the client's certificate vouches for, verified.
+    client: Option<Box<str>>,
     state: State,
 }
 
@@ -181,8 +183,15 @@ impl Session {
             channel,
             bad_commands: 0,
             failed_logins: 0,
+            client: None,
             state: State::Authorization(Authorization::default()),
         }
+    }
+
+    /// The client has shown a certificate in the TLS handshake, of an authority
+    /// that is trusted for it, and this is the name it vouches for.
+    pub fn vouch_for(&mut self, client: String) {
+        self.client = Some(client.into_boxed_str());
     }
 
     /// Takes a line, given without its line end.
@@ -296,6 +305,7 @@ impl Session {
             authenticated: tally.is_some(),
             failed_logins: self.failed_logins,
             tally: tally.unwrap_or_default(),
+            client: self.client.as_deref(),
         }
     }
 

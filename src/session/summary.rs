@@ -14,6 +14,8 @@ pub struct Summary<'a> {
     pub failed_logins: u8,
     /// What was done since the login.
     pub tally: Tally,
+    /// The name that the client's certificate vouches for.
+    pub client: Option<&'a str>,
 }
 
 /// What was done in a maildrop.

@@ -63,6 +63,11 @@ impl Watch {
         self.raise(Signal::Shutdown);
     }
 
+    /// Ends what its connection waits for, as if the deadline had passed.
+    pub fn expire(&self) {
+        self.raise(Signal::Deadline);
+    }
+
     /// Ready once the order to close was given.
     pub fn poll_shutdown(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.signal.get() == Some(Signal::Shutdown) {

@@ -20,7 +20,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
-use rustls::ServerConfig;
 
 use crate::config::TlsMode;
 use crate::conn::{self, Accepted, Buffers, Services};
@@ -28,6 +27,7 @@ use crate::limits;
 use crate::observe::{AcceptError, SessionIds, ShardWriter};
 use crate::ring::{self, Handle, Ring};
 use crate::session::Policy;
+use crate::tls;
 
 use self::deadlines::{Alarm, Deadlines};
 pub use self::drain::{Order, Orders};
@@ -57,8 +57,8 @@ pub struct Plan {
     pub write_stall: Duration,
     /// What all shards share.
     pub services: Arc<Services>,
-    /// The certificate, where there is one.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// What TLS is made of, where there is any.
+    pub tls: Option<tls::Current>,
     /// Its counters.
     pub counters: ShardWriter,
     /// Its ring's counters.
@@ -121,6 +121,7 @@ async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
         write_stall: plan.write_stall,
         services: plan.services,
         tls: plan.tls,
+        handshakes: Rc::default(),
         counters: plan.counters,
         names: RefCell::new(SessionIds::new(plan.started, number)),
         buffers: Buffers::default(),

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod auth;
+mod certificates;
 mod chaos;
 mod client;
 mod demo;

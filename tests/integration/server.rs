@@ -40,6 +40,10 @@ pub(crate) struct Site {
     pub(crate) server: &'static str,
     /// Further sections of the configuration.
     pub(crate) more: &'static str,
+    /// Keys of `[tls]`.
+    pub(crate) tls: String,
+    /// Certificates behind the first.
+    pub(crate) certificates: String,
 }
 
 impl Site {
@@ -63,6 +67,8 @@ impl Site {
             log: "stderr",
             server: "",
             more: "",
+            tls: String::new(),
+            certificates: String::new(),
         };
         let mut lines = String::new();
         for user in users {
@@ -115,7 +121,8 @@ impl Site {
             "[server]\nhostname = \"pop.example.net\"\nshards = {}\ndrain = \"{}\"\n{}\
              [[listener]]\naddress = \"{}\"\ntls = \"starttls\"\n\
              [[listener]]\naddress = \"{}\"\ntls = \"implicit\"\n\
-             [[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n\
+             [tls]\n{}\n\
+             [[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n{}\
              [auth]\nplaintext_without_tls = {}\nfailure_delay = \"{}\"\n\
              [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\
              [maildrop]\npath = \"{}\"\n\
@@ -127,6 +134,8 @@ impl Site {
             self.server,
             self.pop3(),
             self.pop3s(),
+            self.tls,
+            self.certificates,
             self.plaintext,
             self.failure_delay,
             self.maildrop,

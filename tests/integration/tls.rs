@@ -4,12 +4,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::client::Client;
 use super::model;
+use super::patience::until_true;
+use super::scrape::Scrape;
 use super::server::{Server, Site};
 
 pub(crate) type Secured = StreamOwned<ClientConnection, TcpStream>;
@@ -153,6 +156,7 @@ fn commands_behind_stls_are_not_executed() {
         assert!(!rest.contains("logged in"), "{rest:?}");
     }
     server.log_line(&["Clear text behind STLS", "user=<>"]);
+    assert_eq!(handshakes(&server, "injected"), 5);
     assert!(!server.log().contains("user=<ann>"), "{}", server.log());
 }
 
@@ -174,13 +178,68 @@ fn clear_text_on_the_tls_port_ends_at_once() {
     let mut client = Client::silent(server.site.pop3s());
     // It ends by the first octets, long before the time for a login is over.
     client.send("USER ann\r\nPASS secret\r\n");
-    let alert = client.rest();
-    assert!(
-        !alert.starts_with(b"+OK") && alert.len() < 64,
-        "{}",
-        alert.escape_ascii()
-    );
-    server.log_line(&["TLS failed", "no auth attempts in 0 secs"]);
+    let told = String::from_utf8(client.rest()).expect("ASCII");
+    assert_eq!(told, "-ERR TLS is spoken here from the first octet\r\n");
+    server.log_line(&["Clear text where TLS begins", "no auth attempts in 0 secs"]);
+    assert_eq!(handshakes(&server, "not_tls"), 1);
+}
+
+#[test]
+fn a_failed_handshake_is_told_once_a_second_for_an_address() {
+    const TRIES: usize = 40;
+    let server = server();
+    let begun = Instant::now();
+    for _ in 0..TRIES {
+        let mut client = Client::silent(server.site.pop3s());
+        client.send(hello_of_tls_1_0());
+        // A fatal alert, handshake_failure, and a clean end.
+        assert_eq!(client.rest(), [21, 3, 3, 0, 2, 2, 40]);
+    }
+    until_true("all to be counted", || {
+        handshakes(&server, "failed") == TRIES as u64
+    });
+    server.log_line(&["TLS handshake failed: ", "; client offers TLSv1.0 (no auth"]);
+    let seconds = usize::try_from(begun.elapsed().as_secs()).expect("few");
+    let lines = server.log().matches("TLS handshake failed").count();
+    assert!(lines <= 1 + seconds, "{lines} lines in {seconds} seconds");
+}
+
+/// A hello with one cipher suite and without extensions.
+fn hello_of_tls_1_0() -> Vec<u8> {
+    let mut hello = vec![22, 3, 1, 0, 45, 1, 0, 0, 41, 3, 1];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x13, 1, 0]);
+    hello
+}
+
+/// Handshakes that came out like this.
+fn handshakes(server: &Server, result: &str) -> u64 {
+    let series = format!("popcore_tls_handshakes_total{{result=\"{result}\"}}");
+    Scrape::of(server.site.admin()).value(&series)
+}
+
+#[test]
+fn a_client_that_stalls_in_its_hello_ends_with_the_time_for_it() {
+    let mut site = Site::with_users(&["ann"]);
+    site.login = "1s";
+    let server = site.start();
+    let hello = hello_of_tls_1_0();
+    for part in [1, 5, 20, hello.len() - 1] {
+        let mut client = Client::silent(server.site.pop3s());
+        client.send(&hello[..part]);
+        client.ends();
+    }
+    server.log_line(&["TLS handshake timed out"]);
+    assert_eq!(handshakes(&server, "timed_out"), 4);
+}
+
+#[test]
+fn a_missing_close_notify_is_no_fault() {
+    let server = server();
+    let client = implicit(&server);
+    drop(client.into_stream().sock);
+    let line = server.log_line(&["Connection closed (no auth"]);
+    assert!(line.contains(", TLS, "), "{line}");
 }
 
 #[test]
@@ -193,7 +252,7 @@ fn tls_on_the_clear_port_fails_at_the_client_and_costs_nothing() {
         .and_then(|()| secured.read_exact(&mut [0]));
     assert!(error.is_err());
     drop(secured);
-    server.log_line(&["Connection ", "no auth attempts"]);
+    server.log_line(&["TLS without STLS", "no auth attempts"]);
     implicit(&server).ok("QUIT");
 }
 

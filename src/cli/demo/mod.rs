@@ -151,7 +151,7 @@ mod tests {
         );
         let modes: Vec<_> = config.listeners.iter().map(|l| l.tls).collect();
         assert!(modes.contains(&TlsMode::Starttls) && modes.contains(&TlsMode::Implicit));
-        assert_eq!(config.certificates.len(), 1);
+        assert_eq!(config.tls.certificates.len(), 1);
         assert_eq!(
             config.maildrop.path,
             format!("{}/mail/{{user}}", folder.display())
