@@ -128,8 +128,19 @@ pub(crate) fn start_popcore(
     drop(listener);
     let config = folder.join(format!("popcore-{shards}.toml"));
     fs::write(&config, popcore_config(address, shards)).map_err(failed)?;
+    start_configured(name, &config, address, shards, users)
+}
+
+/// popcore with the configuration of this file, which listens on `address`.
+pub(crate) fn start_configured(
+    name: &'static str,
+    config: &Path,
+    address: SocketAddr,
+    shards: usize,
+    users: usize,
+) -> Result<Server> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_popcore"));
-    command.arg("serve").arg("--config").arg(&config);
+    command.arg("serve").arg("--config").arg(config);
     let cpus: Vec<usize> = (0..shards).collect();
     let child = spawn_on(&cpus, command.stdin(Stdio::null()).stdout(Stdio::null()))?;
     let mut process = Process(child);
@@ -153,7 +164,8 @@ pub(crate) fn start_popcore(
     })
 }
 
-fn popcore_config(address: SocketAddr, shards: usize) -> String {
+/// What such a configuration holds.
+pub(crate) fn popcore_config(address: SocketAddr, shards: usize) -> String {
     format!(
         "[server]\nhostname = \"bench.example.net\"\nshards = {shards}\ndrain = \"1s\"\n\n\
          [[listener]]\naddress = \"{address}\"\ntls = \"none\"\n\n\

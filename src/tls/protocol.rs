@@ -2,9 +2,9 @@
 //! certificates are believed.
 //!
 //! Key exchange is X25519MLKEM768, then X25519, then P-256; of those that
-//! a client offers rustls takes the client's first. Of cipher suites, too, the
-//! client's first is taken: every suite here is a good one, and the client knows
-//! whether its processor has AES. Early data is refused: whoever replays a packet
+//! a client offers rustls takes the client's first. Of cipher suites the server's
+//! first is taken that the client has: auditors take the client's order for no
+//! order at all. Early data is refused: whoever replays a packet
 //! replays a login (RFC 8446, section 8).
 
 use std::path::Path;
@@ -149,6 +149,7 @@ pub(super) fn server_config(
     config.ticketer = tickets;
     // Sessions in memory would be those of one process, shared by its shards.
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ignore_client_order = true;
     config.send_tls13_tickets = TICKETS;
     config.max_early_data_size = 0;
     Ok(config)

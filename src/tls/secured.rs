@@ -12,8 +12,8 @@
 //!   next, and nothing else ever is: its own positions point into it.
 //! - Records leave in the order in which rustls made them, an answer to a key
 //!   update or an alert before the text behind it.
-//! - After a fault nothing is received or encrypted any more; the alert that
-//!   says why has been handed out with the fault.
+//! - A fault ends the connection, and the alert that says why has been handed
+//!   out with it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ fn curl(site: &Site, protection: Protection, path: &str, more: &[&str]) -> Ended
         Protection::Stls => ("pop3", Some("--ssl-reqd")),
         Protection::Tls => ("pop3s", None),
     };
-    let certificate = site.certificate().display().to_string();
+    let certificate = site.authority().display().to_string();
     let user = format!("{USER}:{PASSWORD}");
     let url = format!("{scheme}://{HOST}:{}/{path}", site.port(protection));
     let fixed = [

@@ -29,7 +29,7 @@ fn configure(site: &Site, protection: Protection, keep: &str) {
          user '{USER}' password '{PASSWORD}' {keep}\n  \
          {tls} sslcertfile '{}'\n  mda \"/bin/sh {}\"\n",
         site.port(protection),
-        site.certificate().display(),
+        site.authority().display(),
         deliver.display()
     );
     site.write_private(&format!("fetchmailrc-{keep}"), &settings);

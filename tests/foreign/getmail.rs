@@ -19,7 +19,7 @@ fn getmail(site: &Site, protection: Protection, delete: &str) -> Ended {
         Protection::Clear => "SimplePOP3Retriever".to_owned(),
         _ => format!(
             "SimplePOP3SSLRetriever\nca_certs = {}",
-            site.certificate().display()
+            site.authority().display()
         ),
     };
     let name = format!("getmailrc-{delete}");

@@ -19,6 +19,8 @@ mod fetchmail;
 mod getmail;
 mod messages;
 mod mpop;
+mod openssl;
 mod poplib;
 mod program;
 mod site;
+mod testssl;

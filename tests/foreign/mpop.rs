@@ -21,7 +21,7 @@ fn mpop(site: &Site, protection: Protection, keep: &str) -> Ended {
              auth user\nuser {USER}\npassword {PASSWORD}\n\
              received_header off\nuidls_file {}\ndelivery maildir {}\n",
             site.port(protection),
-            site.certificate().display(),
+            site.authority().display(),
             site.home().join("uidls").display(),
             site.destination().display()
         );

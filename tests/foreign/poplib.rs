@@ -21,7 +21,7 @@ fn fetch(site: &Site, protection: Protection, mode: &str) -> usize {
         Protection::Tls => "tls",
     };
     let port = site.port(protection).to_string();
-    let (certificate, folder) = (site.certificate(), site.destination());
+    let (certificate, folder) = (site.authority(), site.destination());
     let paths = [&certificate, &folder].map(|path| path.display().to_string());
     let arguments = [
         "-c", SCRIPT, HOST, &port, protected, &paths[0], USER, PASSWORD, &paths[1], mode,

@@ -58,12 +58,24 @@ pub(crate) fn run<A: AsRef<OsStr>>(
     home: &Path,
     arguments: impl IntoIterator<Item = A>,
 ) -> Ended {
+    run_within(PATIENCE, program, package, home, arguments)
+}
+
+/// The same for a program that may take so many seconds.
+#[track_caller]
+pub(crate) fn run_within<A: AsRef<OsStr>>(
+    patience: &str,
+    program: &str,
+    package: &str,
+    home: &Path,
+    arguments: impl IntoIterator<Item = A>,
+) -> Ended {
     let installed = PATH
         .split(':')
         .any(|folder| Path::new(folder).join(program).is_file());
     assert!(installed, "{program} is not installed (Debian: {package})");
     let mut command = Command::new("timeout");
-    command.arg(PATIENCE);
+    command.arg(patience);
     if rustix::process::geteuid().is_root() {
         give_to_nobody(home);
         let user = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
@@ -90,7 +102,7 @@ pub(crate) fn run<A: AsRef<OsStr>>(
     assert_ne!(
         code,
         Some(124),
-        "{program} took longer than {PATIENCE} s\n{stderr}"
+        "{program} took longer than {patience} s\n{stderr}"
     );
     Ended {
         code,

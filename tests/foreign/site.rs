@@ -6,9 +6,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::messages::Message;
@@ -19,6 +22,9 @@ pub(crate) const USER: &str = "alice@example.net";
 pub(crate) const PASSWORD: &str = "two words";
 /// The name in the certificate.
 pub(crate) const HOST: &str = "localhost";
+
+/// A name that a wildcard's certificate is for.
+pub(crate) const WILD_HOST: &str = "mail.example.net";
 
 /// Debian's `nobody`: for programs that serve or fetch no mail as root.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -81,9 +87,9 @@ impl Site {
         }
     }
 
-    /// The certificate, which is its own authority.
-    pub(crate) fn certificate(&self) -> PathBuf {
-        self.folder.path().join("certificate.pem")
+    /// What clients trust for the site's certificates.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.folder.path().join("authority.pem")
     }
 
     /// A folder for the client's own files.
@@ -188,13 +194,62 @@ pub(crate) fn make_maildir(root: &Path, messages: &[Message]) {
 }
 
 fn make_certificate(folder: &Path) {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new([HOST.to_owned()]).expect("a name");
+    // RSA keys take a while to be made.
+    static RSA: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
+        let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).expect("DER");
+        der.as_ref().to_vec()
+    });
+    let elliptic = || rcgen::KeyPair::generate().expect("a key");
+    let rsa = rcgen::KeyPair::try_from(RSA.as_slice()).expect("a key");
+    let issuer = make_authority(folder, elliptic());
+    for (stem, host, key) in [
+        ("", HOST, elliptic()),
+        ("rsa", HOST, rsa),
+        ("wildcard", "*.example.net", elliptic()),
+    ] {
+        let mut params = rcgen::CertificateParams::new([host.to_owned()]).expect("a name");
+        let name = &mut params.distinguished_name;
+        name.push(rcgen::DnType::CommonName, host);
+        valid_for(&mut params, 90);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        // Auditors want to know where a revocation would be told.
+        params.crl_distribution_points = vec![rcgen::CrlDistributionPoint {
+            uris: vec!["http://localhost/crl".to_owned()],
+        }];
+        let made = params.signed_by(&key, &issuer).expect("a certificate");
+        let (chain, secret) = match stem {
+            "" => ("certificate.pem".to_owned(), "key.pem".to_owned()),
+            stem => (format!("{stem}.pem"), format!("{stem}-key.pem")),
+        };
+        fs::write(folder.join(chain), made.pem()).expect("own folder");
+        fs::write(folder.join(secret), key.serialize_pem()).expect("own folder");
+    }
+}
+
+/// The authority that signs the site's certificates.
+fn make_authority(folder: &Path, key: rcgen::KeyPair) -> rcgen::Issuer<'static, rcgen::KeyPair> {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
     let name = &mut params.distinguished_name;
-    name.push(rcgen::DnType::CommonName, HOST);
-    let certificate = params.self_signed(&key).expect("a certificate");
-    fs::write(folder.join("certificate.pem"), certificate.pem()).expect("own folder");
-    fs::write(folder.join("key.pem"), key.serialize_pem()).expect("own folder");
+    name.push(rcgen::DnType::CommonName, "an authority for tests");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        rcgen::KeyUsagePurpose::KeyCertSign,
+        rcgen::KeyUsagePurpose::CrlSign,
+    ];
+    valid_for(&mut params, 365);
+    let made = params.self_signed(&key).expect("a certificate");
+    fs::write(folder.join("authority.pem"), made.pem()).expect("own folder");
+    rcgen::Issuer::new(params, key)
+}
+
+/// Certificates of clients' authorities are refused for being too long-lived.
+fn valid_for(params: &mut rcgen::CertificateParams, days: u32) {
+    let day = Duration::from_hours(24);
+    params.not_before = (SystemTime::now() - day).into();
+    params.not_after = (SystemTime::now() + day * days).into();
 }
 
 /// A port that is free at the moment.
@@ -238,6 +293,8 @@ fn configuration(clear: u16, tls: u16) -> String {
          [[listener]]\naddress = \"127.0.0.1:{clear}\"\ntls = \"starttls\"\n\n\
          [[listener]]\naddress = \"127.0.0.1:{tls}\"\ntls = \"implicit\"\n\n\
          [[tls.certificate]]\nchain = \"certificate.pem\"\nkey = \"key.pem\"\n\n\
+         [[tls.certificate]]\nchain = \"rsa.pem\"\nkey = \"rsa-key.pem\"\n\n\
+         [[tls.certificate]]\nchain = \"wildcard.pem\"\nkey = \"wildcard-key.pem\"\n\n\
          [auth]\nplaintext_without_tls = true\n\n\
          [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\n\
          [maildrop]\npath = \"mail/{{domain}}/{{local}}\"\n\n\

@@ -19,7 +19,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::aws_lc_rs as provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup,
+    CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup,
     ProtocolVersion, SignatureScheme, StreamOwned, SupportedProtocolVersion, version,
 };
 
@@ -113,6 +113,7 @@ struct Seen {
     kind: HandshakeKind,
     version: ProtocolVersion,
     group: Option<NamedGroup>,
+    cipher: CipherSuite,
     certificate: CertificateDer<'static>,
 }
 
@@ -145,6 +146,10 @@ fn session(
     Ok(Seen {
         kind: client.handshake_kind().expect("it is over"),
         version: client.protocol_version().expect("it is over"),
+        cipher: client
+            .negotiated_cipher_suite()
+            .expect("it is over")
+            .suite(),
         group: client
             .negotiated_key_exchange_group()
             .map(rustls::crypto::SupportedKxGroup::name),
@@ -425,6 +430,16 @@ fn a_shared_secret_resumes_after_a_restart_and_on_another_node() {
         visit(&one, "localhost", &config).kind,
         HandshakeKind::Resumed
     );
+}
+
+#[test]
+fn the_first_cipher_of_the_operators_that_a_client_has_is_taken() {
+    let mut site = Site::with_users(&["ann"]);
+    let wanted = "TLS_CHACHA20_POLY1305_SHA256";
+    site.tls = format!("ciphers = [\"{wanted}\", \"TLS_AES_128_GCM_SHA256\"]");
+    let server = site.start();
+    let seen = visit(&server, "localhost", &both());
+    assert_eq!(seen.cipher, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
 }
 
 #[test]

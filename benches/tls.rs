@@ -1,0 +1,214 @@
+//! What TLS costs: popcore beside a bare rustls server and beside the cipher.
+//!
+//! Clients are threads of this process on CPU 1, servers processes of their own
+//! on CPU 0, and what counts is the CPU time of the server. Rounds alternate and
+//! the median is shown, because a shared machine drifts by more than the
+//! difference that is looked for. Every reply is checked: one that is wrong ends
+//! the bench. See benches/README.md.
+
+#[path = "rig/mod.rs"]
+#[expect(dead_code, reason = "the session benches use the rest of it")]
+mod rig;
+#[path = "tls_rig/mod.rs"]
+mod tls_rig;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use rustls::version::{TLS12, TLS13};
+
+use rig::Result;
+use tls_rig::{Bulk, Client, KeyKind, Site, Work};
+
+/// Most CPU of a poll with a full ECDSA handshake, in that of a poll without TLS
+/// and of a bare handshake together.
+const POLL_RATIO: f64 = 1.25;
+
+/// Most CPU of a resumed handshake in that of a full one.
+const RESUMED_RATIO: f64 = 0.5;
+
+/// Most CPU of RETR over TLS in that of RETR without and of the cipher together.
+const BULK_RATIO: f64 = 1.35;
+
+/// Most of the server's own memory that an idle TLS session may take, in octets.
+const IDLE_BYTES: f64 = 12.0 * 1024.0;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Option<Bench>,
+    /// Rounds of each
+    #[arg(long, global = true, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of a round
+    #[arg(long, global = true, default_value_t = 2.0)]
+    seconds: f64,
+    /// Sessions that idle
+    #[arg(long, global = true, default_value_t = 5000)]
+    sessions: usize,
+    /// One short round of each, to see that it works
+    #[arg(long, global = true)]
+    test: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// CPU time of a poll with and without TLS, full and resumed
+    Handshakes,
+    /// CPU time by MiB of RETR with and without TLS
+    Bulk,
+    /// The server's own memory by idle session over TLS
+    Idle,
+    /// Be the bare TLS server
+    Bare {
+        /// The folder of its certificate
+        folder: std::path::PathBuf,
+        /// The kind of its key
+        kind: KeyKind,
+    },
+}
+
+fn main() -> ExitCode {
+    // cargo bench adds --bench behind the arguments, where clap would take it
+    // for the name of a bench.
+    let arguments = std::env::args().filter(|argument| argument != "--bench");
+    let mut arguments = Arguments::parse_from(arguments);
+    if arguments.test {
+        arguments.rounds = 1;
+        arguments.seconds = 0.5;
+        arguments.sessions = 50;
+    }
+    let done = match &arguments.bench {
+        None => handshakes(&arguments)
+            .and_then(|()| bulk(&arguments))
+            .and_then(|()| idle(&arguments)),
+        Some(Bench::Handshakes) => handshakes(&arguments),
+        Some(Bench::Bulk) => bulk(&arguments),
+        Some(Bench::Idle) => idle(&arguments),
+        Some(Bench::Bare { folder, kind }) => tls_rig::be_bare(folder, *kind),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("tls: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A bound that a run must keep; the short runs of `--test` are too noisy for it.
+fn held(arguments: &Arguments, kept: bool, bound: &str) -> Result<()> {
+    if kept || arguments.test {
+        Ok(())
+    } else {
+        Err(format!("the bound was not kept: {bound}"))
+    }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Polls with a full handshake, resumed, and in clear; and the bare handshake.
+fn handshakes(arguments: &Arguments) -> Result<()> {
+    println!(
+        "{:<16}{:>10}{:>10}{:>10}{:>8}{:>12}{:>12}{:>8}",
+        "CPU us", "poll", "bare", "full", "ratio", "handshake", "resumed", "ratio"
+    );
+    let mut faults = Vec::new();
+    for kind in [KeyKind::Ecdsa, KeyKind::Rsa] {
+        let site = Site::start(kind, 64, 20)?;
+        for (version, name) in [(&TLS13, "1.3"), (&TLS12, "1.2")] {
+            let plain = Work::Poll(Client::clear());
+            let bare = Work::Handshake(Client::full(&site, version));
+            let full = Work::Poll(Client::full(&site, version));
+            let resumed = Work::Poll(Client::resumed(&site, version));
+            let works = [&plain, &bare, &full, &resumed];
+            let mut figures = [const { Vec::new() }; 4];
+            for work in works {
+                site.round(work, arguments.seconds / 4.0)?;
+            }
+            for _ in 0..arguments.rounds {
+                for (work, figures) in works.into_iter().zip(&mut figures) {
+                    figures.push(site.round(work, arguments.seconds)?);
+                }
+            }
+            let [plain, bare, full, resumed] = figures.map(median);
+            let ratio = full / (plain + bare);
+            let (handshake, again) = (full - plain, resumed - plain);
+            println!(
+                "{:<16}{plain:>10.1}{bare:>10.1}{full:>10.1}{ratio:>8.2}{handshake:>12.1}\
+                 {again:>12.1}{:>8.2}",
+                format!("{kind:?} TLS {name}"),
+                again / handshake
+            );
+            if matches!(kind, KeyKind::Ecdsa) && ratio > POLL_RATIO {
+                faults.push(format!(
+                    "a poll over TLS {name}: {ratio:.2} of {POLL_RATIO}"
+                ));
+            }
+            if again / handshake > RESUMED_RATIO {
+                let ratio = again / handshake;
+                faults.push(format!(
+                    "{kind:?} resumed by TLS {name}: {ratio:.2} of {RESUMED_RATIO}"
+                ));
+            }
+        }
+    }
+    held(arguments, faults.is_empty(), &faults.join("; "))
+}
+
+/// RETR of a large message in clear, over TLS, and its encryption in memory.
+fn bulk(arguments: &Arguments) -> Result<()> {
+    let site = Site::start(KeyKind::Ecdsa, 1, 0)?;
+    let octets = if arguments.test { 1 << 20 } else { 32 << 20 };
+    site.deliver(octets)?;
+    let clear = Bulk::new(Client::clear(), octets);
+    let tls = Bulk::new(Client::full(&site, &TLS13), octets);
+    let mut figures = [const { Vec::new() }; 3];
+    for _ in 0..=arguments.rounds {
+        figures[0].push(site.bulk(&clear, arguments.seconds)?);
+        figures[1].push(tls_rig::encryption(Duration::from_secs_f64(
+            arguments.seconds / 4.0,
+        ))?);
+        figures[2].push(site.bulk(&tls, arguments.seconds)?);
+    }
+    for figures in &mut figures {
+        // The first round warms up.
+        figures.remove(0);
+    }
+    let [clear, cipher, tls] = figures.map(median);
+    let ratio = tls / (clear + cipher);
+    println!(
+        "RETR, CPU us a MiB: {clear:.0} in clear, {cipher:.0} for AES-128-GCM in memory, {tls:.0} \
+         over TLS 1.3: {ratio:.2} of their sum"
+    );
+    held(
+        arguments,
+        ratio <= BULK_RATIO,
+        &format!("RETR over TLS: {ratio:.2} of {BULK_RATIO}"),
+    )
+}
+
+/// Memory by idle session.
+fn idle(arguments: &Arguments) -> Result<()> {
+    let sessions = arguments.sessions;
+    let site = Site::start(KeyKind::Ecdsa, sessions, 1)?;
+    for (version, name) in [(&TLS13, "1.3"), (&TLS12, "1.2")] {
+        let client = Client::full(&site, version);
+        // Every maildrop is polled first: its listing stays in the cache.
+        site.hold(&client, sessions.min(64))?;
+        for user in 0..sessions {
+            site.poll(&Client::clear(), user)?;
+        }
+        let bytes = site.hold(&client, sessions)?;
+        println!(
+            "{sessions} idle sessions over TLS {name}: {bytes:.0} octets of its own memory each"
+        );
+        let bound = format!("{bytes:.0} octets an idle session over TLS {name}");
+        held(arguments, bytes <= IDLE_BYTES, &bound)?;
+    }
+    Ok(())
+}
