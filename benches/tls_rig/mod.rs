@@ -54,7 +54,10 @@ fn pin(cpu: usize) -> Result<()> {
 /// The provider of both servers, and their key exchange.
 fn crypto() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
-        kx_groups: vec![provider::kx_group::X25519MLKEM768],
+        kx_groups: vec![
+            provider::kx_group::X25519MLKEM768,
+            provider::kx_group::X25519,
+        ],
         ..provider::default_provider()
     })
 }
@@ -502,7 +505,7 @@ impl Site {
             let counted = done.load(Ordering::Relaxed);
             let cpu = cpu_time(pid)?;
             thread::sleep(Duration::from_secs_f64(seconds));
-            let cpu = cpu_time(pid)? - cpu;
+            let cpu = cpu_time(pid)?.saturating_sub(cpu);
             let sessions = done.load(Ordering::Relaxed) - counted;
             stop.store(true, Ordering::Relaxed);
             for thread in threads {
@@ -533,7 +536,7 @@ impl Site {
                 }
                 octets += taken;
             }
-            let cpu = cpu_time(self.popcore.pid)? - before;
+            let cpu = cpu_time(self.popcore.pid)?.saturating_sub(before);
             dialogue.quit()?;
             #[expect(clippy::cast_precision_loss, reason = "some gigabytes")]
             Ok(cpu.as_secs_f64() * 1e6 / (octets as f64 / 1_048_576.0))
@@ -604,7 +607,7 @@ pub(crate) fn encryption(time: Duration) -> Result<f64> {
                 nonce[4..].copy_from_slice(&records.to_be_bytes());
                 let nonce = Nonce::assume_unique_for_key(nonce);
                 let tag = key.seal_in_place_separate_tag(nonce, Aad::from([0; 5]), &mut record);
-                std::hint::black_box(tag.map_err(|e| e.to_string())?);
+                let _ = std::hint::black_box(tag.map_err(|e| e.to_string())?);
                 records += 1;
             }
         }
