@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use crate::auth::{self, Broker};
 use crate::maildrop::{Maildrops, Template};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Sparing};
 
 use super::*;
 
@@ -42,6 +42,7 @@ fn services(root: &std::path::Path) -> Arc<Services> {
         template: Template::parse(&template).expect("a template"),
         maildrops: Maildrops::new(1 << 20),
         broker: Broker::start(&options).expect("started"),
+        strangers: Sparing::default(),
     })
 }
 
