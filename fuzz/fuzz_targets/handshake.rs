@@ -71,7 +71,10 @@ fuzz_target!(|data: &[u8]| {
     let (mut clear, mut records) = (Vec::new(), Vec::new());
     let mut taken = 0;
     for piece in octets.chunks(usize::from(*piece) + 1) {
-        if server.receive(piece.to_vec(), &mut clear, &mut records).is_err() {
+        if server
+            .receive(piece.to_vec(), &mut clear, &mut records)
+            .is_err()
+        {
             break;
         }
         taken += piece.len();
