@@ -9,8 +9,6 @@
 //! closing the connection. A message that is cut short is never terminated: a
 //! client that took it for whole would delete it.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, StatxFlags};
@@ -213,26 +211,16 @@ impl Connection {
             tracing::warn!("{}: cannot be opened: {error}", show(snapshot, message));
             return Err(MessageError::from(&error));
         }
-        // Found again, it may be renamed once more before it is opened.
-        for _ in 0..limits::QUIET_LISTINGS {
-            let looked_up = Arc::clone(snapshot);
-            let looking = move || maildrop::locate(&looked_up, message);
-            let found = self.context.ring.blocking(looking).await;
-            let path = match found {
-                Ok(Some(path)) => CString::new(path.into_os_string().into_vec()),
-                Ok(None) => return Err(MessageError::Gone),
-                Err(error) => {
-                    tracing::warn!("{}: cannot be found: {error}", show(snapshot, message));
-                    return Err(MessageError::Unreadable);
-                }
-            };
-            let path = path.expect("a path that a listing gave has no NUL");
-            match self.context.ring.open_message(path).await {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                opened => return opened.map_err(|error| MessageError::from(&error)),
+        let looked_up = Arc::clone(snapshot);
+        let looking = move || maildrop::locate(&looked_up, message);
+        match self.context.ring.blocking(looking).await {
+            Ok(Some(file)) => Ok(Handle::new(file)),
+            Ok(None) => Err(MessageError::Gone),
+            Err(error) => {
+                tracing::warn!("{}: cannot be found: {error}", show(snapshot, message));
+                Err(MessageError::Unreadable)
             }
         }
-        Err(MessageError::Unreadable)
     }
 }
 

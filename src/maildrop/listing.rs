@@ -178,15 +178,20 @@ fn is_regular(fd: &OwnedFd, name: &std::ffi::CStr) -> Result<bool, Errno> {
     }
 }
 
+/// Opens a message for reading, without waiting for the writer of what turns out
+/// to be a FIFO.
+pub(super) fn open_message(folder: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    io::retry_on_intr(|| fs::openat2(folder, name, flags, Mode::empty(), HERE))
+}
+
 /// Opens and reads one message and counts its octets.
 pub(super) fn measure(
     folder: &OwnedFd,
     name: &[u8],
     buffers: &mut Buffers,
 ) -> Result<Measured, (Attempt, Errno)> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = io::retry_on_intr(|| fs::openat2(folder, name, flags, Mode::empty(), HERE));
-    let file = match opened {
+    let file = match open_message(folder, name) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(Measured::Vanished),
         // By now a link, or a socket or device without its other end.

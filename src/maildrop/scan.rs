@@ -31,6 +31,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::error::{Attempt, Cause, OpenError};
@@ -209,13 +210,16 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Finds the file of a message that is not under its name any more: another
+/// Opens the file of a message that is not under its name any more: another
 /// program changed its flags or moved it to cur/. `None`: it is gone.
 ///
 /// The file is the one with the message's unique name and inode. A file of that
 /// name with another inode is not it: its octets are not those announced.
-/// BLOCKING.
-pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<PathBuf>, OpenError> {
+///
+/// Listing and opening are one trip: what is renamed without pause has its next
+/// name within a tenth of a millisecond, and a name that is carried from one
+/// thread to another first is too often an old one. BLOCKING.
+pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<OwnedFd>, OpenError> {
     let (Some(unique), Some(inode)) = (snapshot.unique_name(message), snapshot.inode(message))
     else {
         return Ok(None);
@@ -224,17 +228,34 @@ pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<Path
         return Ok(None);
     };
     let mut buffers = Buffers::new();
-    for _ in 0..limits::QUIET_LISTINGS {
+    let (mut listings, mut unseen) = (0, 0);
+    while unseen < limits::QUIET_LISTINGS {
+        if listings == limits::LISTINGS {
+            return Err(OpenError::of(root.path(), Cause::Restless));
+        }
+        listings += 1;
         let now = SystemTime::now();
         let before = root.stamps()?;
-        let listed = root.folders()?.list(root.path(), &mut buffers)?;
+        let folders = root.folders()?;
+        let listed = folders.list(root.path(), &mut buffers)?;
         let mut members = listed.members();
-        if let Some(found) = members.find(|m| m.inode == inode && m.unique == unique) {
-            let folder = root.path().join(found.folder.name());
-            return Ok(Some(folder.join(OsStr::from_bytes(found.name))));
-        }
-        if before == root.stamps()? && before.are_settled(now) {
-            break;
+        let found = members.find(|m| m.inode == inode && m.unique == unique);
+        let Some((fd, found)) = found.and_then(|m| Some((folders.fd(m.folder)?, m))) else {
+            if before == root.stamps()? && before.are_settled(now) {
+                break;
+            }
+            unseen += 1;
+            continue;
+        };
+        match listing::open_message(fd, found.name) {
+            Ok(file) => return Ok(Some(file)),
+            // Renamed once more. It is there, so it is looked for again.
+            Err(Errno::NOENT) => unseen = 0,
+            Err(errno) => {
+                let folder = root.path().join(found.folder.name());
+                let path = folder.join(OsStr::from_bytes(found.name));
+                return Err(OpenError::system(Attempt::Open, &path, errno));
+            }
         }
     }
     Ok(None)

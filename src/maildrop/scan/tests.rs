@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -392,11 +392,14 @@ fn a_renamed_message_is_located_and_a_removed_one_is_not() {
     let snapshot = maildrop.open();
     maildrop.rename("new/1.a", "cur/1.a:2,FS");
     fs::remove_file(maildrop.path.join("cur/2.b:2,")).expect("it is there");
-    let found = |n| locate(&snapshot, number(n)).expect("it can be listed");
-    assert_eq!(found(1), Some(maildrop.path.join("cur/1.a:2,FS")));
+    let found = |n| {
+        let file = locate(&snapshot, number(n)).expect("it can be listed");
+        file.map(|file| fs::File::from(file).metadata().expect("its status").ino())
+    };
+    assert_eq!(found(1), snapshot.inode(number(1)));
     assert_eq!(found(2), None);
     for n in [3, 4] {
-        assert_eq!(found(n), snapshot.path(number(n)), "each twin is itself");
+        assert_eq!(found(n), snapshot.inode(number(n)), "each twin is itself");
     }
     assert_eq!(found(5), None);
     fs::remove_dir_all(&maildrop.path).expect("it is there");
@@ -457,6 +460,32 @@ fn a_message_moved_while_it_is_opened_is_no_fault() {
                 Err((_, errno)) => panic!("{errno}"),
             }
         }
+    });
+}
+
+/// So few messages that each has another name within microseconds.
+#[test]
+fn a_message_that_is_renamed_at_full_speed_is_located() {
+    const MESSAGES: usize = 3;
+    const SEARCHES: usize = 3_000;
+    let maildrop = Maildrop::new();
+    for at in 0..MESSAGES {
+        maildrop.write(format!("new/{at}.x"), "x\n");
+    }
+    let snapshot = maildrop.open();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mover = scope.spawn(|| move_about(&maildrop.path, MESSAGES, &stop));
+        let until_the_end = Stop(&stop);
+        for search in 0..SEARCHES {
+            let wanted = number(search % 3 + 1);
+            let file = locate(&snapshot, wanted).expect("it can be listed");
+            let file = fs::File::from(file.expect("it is there"));
+            let inode = file.metadata().expect("its status").ino();
+            assert_eq!(Some(inode), snapshot.inode(wanted), "search {search}");
+        }
+        drop(until_the_end);
+        mover.join().expect("it ran");
     });
 }
 
