@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use glommio::{LocalExecutorBuilder, Placement};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use popcore::limits;
-use popcore::ring::{At, Ring};
+use popcore::ring::{self, At, Pool, Ring};
 
 /// Messages that a session removes.
 const MESSAGES: [usize; 4] = [1, 5, 20, 100];
@@ -38,11 +38,8 @@ fn main() {
     let rounds = if test { 2 } else { 301 };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().canonicalize().expect("canonical");
-    let executor = LocalExecutorBuilder::new(Placement::Unbound)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(limits::POOL_THREADS));
-    let running = executor.spawn(move || async move {
-        let ring = Ring::new(Arc::default()).expect("a kernel with io_uring");
-        let driver = glommio::spawn_local(ring.clone().drive());
+    let pool = Pool::start("pool", limits::POOL_THREADS).expect("threads");
+    let compare = move |ring: Ring| async move {
         println!(
             "{:>8} {:>14} {:>14}   us of CPU (us in all)",
             "removed", "one trip", "ring"
@@ -65,9 +62,12 @@ fn main() {
             });
             println!("{messages:>8} {trip:>14} {ring:>14}");
         }
-        driver.cancel().await;
-    });
-    running.expect("an executor").join().expect("no panic");
+    };
+    let running = LocalExecutorBuilder::new(Placement::Unbound)
+        .preempt_timer(limits::PREEMPTION)
+        .spawn(|| ring::run(Arc::default(), pool, compare));
+    let compared = running.expect("an executor").join().expect("no panic");
+    compared.expect("a kernel with io_uring");
 }
 
 fn cpu() -> Duration {

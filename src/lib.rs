@@ -21,7 +21,8 @@
 //! * [`ring`]: the shard's `io_uring`: operations as futures that own their memory.
 //!   [`observe`]: counters, latencies, the log.
 //! * [`maildrop`]: Maildir: listing, snapshots, cache, locks, removal.
-//! * [`auth`]: users, password schemes, and the threads that verify.
+//! * [`auth`]: users, password schemes, and who verifies them. [`crew`]: threads
+//!   that do one kind of work.
 //! * [`wire`]: message text to the wire: line ends, dot-stuffing, octets, TOP.
 //! * [`proto`]: commands, lines, replies, message numbers.
 //! * [`limits`]: the bounds.
@@ -40,6 +41,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod conn;
+mod crew;
 pub mod limits;
 pub mod maildrop;
 pub mod observe;

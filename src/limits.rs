@@ -4,6 +4,7 @@
 //! a counter. The assertions at the end hold the bounds that lean on each
 //! other.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// Longest command line in octets, its CRLF included (RFC 2449, section 4).
@@ -98,20 +99,21 @@ pub const FAREWELL: Duration = Duration::from_secs(2);
 pub const FAREWELL_OCTETS: usize = 64 * 1024;
 
 /// Threads of a shard for what may wait on a disk: listings and removals.
-pub const POOL_THREADS: usize = 4;
+pub const POOL_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("not 0");
 
-/// How long a busy shard may go without a look at what other threads woke: an
-/// answer to a login waits for it.
-pub const TURN: Duration = Duration::from_millis(5);
+/// Rounds of ready tasks in one turn of a shard's ring: a task that answers wakes
+/// another one at most once or twice, and tasks that never rest must not keep the
+/// ring from its turn.
+pub const ROUNDS_A_TURN: u32 = 4;
 
-/// glommio's preemption timer: how long a shard whose tasks are ready all the time
-/// may go without a look at glommio's own timers. Rare, because glommio may park for
-/// good when it fires at the wrong moment; a machine would have to take the CPU away
-/// for that long. Deadlines, in ticks of 250 ms, are that much later at most.
-pub const PREEMPTION: Duration = Duration::from_millis(100);
+/// How long a ring waits after the kernel has refused its submissions (it is short
+/// of memory) and nothing has come of those that it has.
+pub const RING_REST: Duration = Duration::from_millis(5);
 
-/// How long a shard that its executor has parked too early may sleep.
-pub const PULSE: Duration = Duration::from_millis(20);
+/// glommio's preemption timer, in whose place each turn of the ring stands: for
+/// ever, as the kernel counts. glommio parks for good when it fires at the wrong
+/// moment (`ring::driver`).
+pub const PREEMPTION: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Buffers a shard provides to the kernel for receiving.
 pub const PROVIDED_BUFFERS: u16 = 256;

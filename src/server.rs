@@ -460,7 +460,7 @@ fn policy(config: &Config) -> Policy {
 /// A ring's counter: its metric, what it is, and how it is read.
 type RingMetric = (&'static str, &'static str, fn(&ring::Counters) -> u64);
 
-const RING_METRICS: [RingMetric; 10] = [
+const RING_METRICS: [RingMetric; 8] = [
     (
         "ring_enters",
         "System calls into the shards' rings",
@@ -495,16 +495,6 @@ const RING_METRICS: [RingMetric; 10] = [
         "ring_throttled",
         "Clients held back because they sent further ahead than they may",
         ring::Counters::throttled,
-    ),
-    (
-        "ring_flags_cleared",
-        "Times that the kernel's flag for deferred work stayed up by itself",
-        ring::Counters::flags_cleared,
-    ),
-    (
-        "ring_signals_missed",
-        "Times that a sleeping shard found work that nobody had signalled",
-        ring::Counters::signals_missed,
     ),
     (
         "ring_cancelled",

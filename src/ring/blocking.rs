@@ -1,52 +1,65 @@
-//! What other threads do for a shard, and how it hears of it.
-//!
-//! glommio looks at what other threads woke when it runs out of tasks or when its
-//! preemption timer fires. Under load the driver is always ready, so glommio never
-//! runs out; and a timer that fires often is no way out, because one that fires
-//! before the first task of a round has glommio park with tasks that are ready (see
-//! `pulse`), at its start for good. So the timer is rare
-//! ([`limits::PREEMPTION`]), and a driver that knows of somebody who waits for
-//! another thread stands back once in a while until glommio has looked
-//! ([`limits::TURN`]).
+//! Work that waits on a disk, done by threads beside the shard.
 
-use std::future::Future;
+use std::any::Any;
+use std::io;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use futures_channel::oneshot;
 
 use super::Ring;
+use crate::crew::{Crew, Plan};
 
-/// Somebody who waits for another thread.
-pub(super) struct Abroad<'a>(&'a Ring);
+type Job = Box<dyn FnOnce() + Send>;
 
-impl<'a> Abroad<'a> {
-    fn new(ring: &'a Ring) -> Self {
-        ring.shared.abroad.set(ring.shared.abroad.get() + 1);
-        Abroad(ring)
-    }
-}
+/// The threads of one shard that may wait. They end when the last clone is
+/// dropped.
+#[derive(Clone)]
+pub struct Pool(Arc<Crew<Job>>);
 
-impl Drop for Abroad<'_> {
-    fn drop(&mut self) {
-        self.0.shared.abroad.set(self.0.shared.abroad.get() - 1);
+impl Pool {
+    /// Starts that many threads. They run on the CPUs of the calling thread, so
+    /// this is done before that thread is pinned.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it has no thread for us.
+    pub fn start(name: &str, threads: NonZeroUsize) -> io::Result<Pool> {
+        let plan = Plan {
+            name: name.into(),
+            threads,
+            cpu: None,
+            // One for each session at most, and there it ends.
+            bound: None,
+        };
+        Ok(Pool(Arc::new(Crew::start(&plan, |job: Job| job())?)))
     }
 }
 
 impl Ring {
-    /// Awaits what another thread completes, such as the receiving end of a
-    /// channel, and has the shard hear of it within [`limits::TURN`] or so however
-    /// busy it is.
-    ///
-    /// [`limits::TURN`]: crate::limits::TURN
-    pub async fn abroad<F: Future>(&self, future: F) -> F::Output {
-        let _waiting = Abroad::new(self);
-        future.await
-    }
-
     /// Runs `work` on a thread of the shard's pool and resolves to what it gave. For
     /// what the ring has no operation for: listing a directory, and removals, of
     /// which one trip to a thread does a whole session's.
+    ///
+    /// # Panics
+    ///
+    /// As `work` does.
     pub async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        self.abroad(glommio::executor().spawn_blocking(work)).await
+        let (reply, answer) = oneshot::channel::<Result<T, Box<dyn Any + Send>>>();
+        let job = move || {
+            // Who asked may be gone.
+            let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
+        };
+        let queued = self.shared.pool.0.queue(Box::new(job));
+        assert!(queued.is_ok(), "the queue has no bound");
+        match self.abroad(answer).await {
+            Ok(Ok(output)) => output,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(oneshot::Canceled) => unreachable!("a pool that a ring has goes on"),
+        }
     }
 }

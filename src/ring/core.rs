@@ -4,12 +4,12 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::RawFd;
 use std::task::Waker;
 use std::time::Duration;
 
-use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, Timespec};
+use io_uring::squeue::Entry;
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 
@@ -21,8 +21,22 @@ use crate::limits;
 /// `user_data` of entries whose completion nobody looks at.
 const NOBODY: u64 = u64::MAX;
 
-/// `user_data` of the no-op that takes the kernel's flag down.
-const FLAG: u64 = u64::MAX - 1;
+/// `user_data` of the bell's poll.
+const BELL: u64 = u64::MAX - 1;
+
+/// How long the kernel may keep the shard when it has nothing for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Not at all: tasks are ready.
+    None,
+    /// That long.
+    For(Duration),
+    /// Until something happens.
+    Endless,
+    /// That long, and nothing is submitted: the kernel has just refused to take
+    /// anything, and nothing has come of it.
+    Recover(Duration),
+}
 
 /// What became of the entries that were queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +50,9 @@ pub(super) enum Submitted {
     Refused,
 }
 
-/// `IORING_ENTER_GETEVENTS` of `io_uring_enter(2)`: run deferred work.
-const GETEVENTS: u32 = 1;
+/// `IORING_ENTER_GETEVENTS` and `IORING_ENTER_EXT_ARG` of `io_uring_enter(2)`: wait
+/// for completions, and only as long as an argument says.
+const WAIT: u32 = 1 | 8;
 
 /// How long the destructor waits for the kernel to let go of memory.
 const REAP: Duration = Duration::from_secs(5);
@@ -47,11 +62,11 @@ pub(super) struct Core {
     pub(super) slots: Slab<Slot>,
     /// Freed only when the kernel is known to have let go of them.
     provided: ManuallyDrop<Provided>,
-    /// A no-op is on its way that takes the kernel's flag down.
-    clearing: bool,
-    /// Tests have the flag stay up until that no-op has come back.
+    /// What other threads signal (`bell`).
+    bell: RawFd,
+    /// Tests have the kernel refuse so many submissions.
     #[cfg(test)]
-    pub(super) flag_stays: bool,
+    pub(super) refusals: u32,
     /// Entries that found the submission queue full, oldest first.
     waiting: VecDeque<Entry>,
     /// Entries queued so far, modulo 2^32.
@@ -69,6 +84,11 @@ pub(super) struct Aftermath {
 }
 
 impl Aftermath {
+    /// Who is to be woken besides.
+    pub(super) fn woken(&mut self) -> &mut Vec<Waker> {
+        &mut self.woken
+    }
+
     /// Wakes and frees. Both may run anything, operations on the ring included,
     /// and so the caller must have let go of the [`Core`].
     pub(super) fn settle(&mut self) {
@@ -80,7 +100,8 @@ impl Aftermath {
 }
 
 impl Core {
-    pub(super) fn new(eventfd: &OwnedFd, sizes: &Sizes) -> io::Result<Core> {
+    /// `bell` must be open for as long as this is there.
+    pub(super) fn new(bell: RawFd, sizes: &Sizes, counters: &Counters) -> io::Result<Core> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -90,7 +111,6 @@ impl Core {
             .setup_cqsize(sizes.completions)
             .dontfork()
             .build(sizes.submissions)?;
-        uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
         let provided = Provided::new(sizes.buffers, sizes.buffer_octets);
         // SAFETY: the address is that of a page-aligned ring of `count()`
         // entries, which lives until after the `IoUring` has been closed.
@@ -102,17 +122,31 @@ impl Core {
                 0,
             )
         }?;
-        Ok(Core {
+        let mut core = Core {
             uring,
             slots: Slab::new(),
             provided: ManuallyDrop::new(provided),
-            clearing: false,
+            bell,
             #[cfg(test)]
-            flag_stays: false,
+            refusals: 0,
             waiting: VecDeque::new(),
             queued: 0,
             completions_a_turn: sizes.completions_a_turn,
-        })
+        };
+        core.listen_to_bell(counters);
+        Ok(core)
+    }
+
+    /// Polls the bell's descriptor, once for all of its signals (`poll(2)`; each is
+    /// an edge, and nobody has to read it).
+    fn listen_to_bell(&mut self, counters: &Counters) {
+        let readable = u32::try_from(libc::POLLIN).expect("a small number");
+        let entry = opcode::PollAdd::new(Fd(self.bell), readable)
+            .multi(true)
+            .build()
+            .user_data(BELL);
+        // SAFETY: the entry holds no address.
+        unsafe { self.push(entry, counters) };
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -186,62 +220,13 @@ impl Core {
         unsafe { self.push(entry, counters) };
     }
 
-    /// Whether the kernel or the queues hold anything for the driver to do.
-    pub(super) fn has_work(&mut self) -> bool {
-        #[cfg(test)]
-        if self.flag_stays {
-            return true;
-        }
-        let submission = self.uring.submission();
-        let queued = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
-        drop(submission);
-        queued || !self.waiting.is_empty() || !self.uring.completion().is_empty()
-    }
-
-    /// Whether the kernel signals the eventfd for new completions.
-    pub(super) fn notify_completions(&mut self, on: bool) {
-        let completion = self.uring.completion();
-        if on {
-            completion.enable_eventfd();
-        } else {
-            completion.disable_eventfd();
-        }
-    }
-
-    /// Has the kernel run an item of deferred work, whatever else there is.
-    pub(super) fn clear_flag(&mut self, counters: &Counters) {
-        if std::mem::replace(&mut self.clearing, true) {
-            return;
-        }
-        count(&counters.flags_cleared);
-        let entry = opcode::Nop::new()
-            .build()
-            .flags(Flags::ASYNC)
-            .user_data(FLAG);
-        // SAFETY: the entry holds no address.
-        unsafe { self.push(entry, counters) };
-    }
-
-    /// Enters the kernel whatever the queues and flags say.
-    pub(super) fn enter(&mut self, counters: &Counters) -> io::Result<()> {
-        count(&counters.enters);
-        let flags = GETEVENTS;
-        // SAFETY: nothing is submitted, nothing is waited for, and there is no
-        // argument that the kernel could read.
-        let entered = unsafe {
-            self.uring
-                .submitter()
-                .enter::<libc::sigset_t>(0, 0, flags, None)
-        };
-        match entered {
-            Ok(_) => Ok(()),
-            Err(error) if is_transient(&error) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Hands queued entries to the kernel and runs its deferred work.
-    pub(super) fn submit(&mut self, counters: &Counters) -> io::Result<Submitted> {
+    /// Hands queued entries to the kernel, runs its deferred work, and waits for a
+    /// completion if there is none and `patience` allows it.
+    pub(super) fn enter(
+        &mut self,
+        patience: Patience,
+        counters: &Counters,
+    ) -> io::Result<Submitted> {
         let mut submitted = Submitted::Nothing;
         loop {
             let submission = self.uring.submission();
@@ -251,19 +236,27 @@ impl Core {
             if overflow {
                 count(&counters.overflows);
             }
-            if !queued && !taskrun && !overflow {
+            // What does not fit goes first, and nobody waits before it has gone.
+            let all_queued = self.waiting.is_empty();
+            let may_wait = all_queued && self.uring.completion().is_empty();
+            let patience = if may_wait { patience } else { Patience::None };
+            if patience == Patience::None && !queued && !taskrun && !overflow {
                 return Ok(submitted);
             }
             count(&counters.enters);
-            match self.uring.submit() {
-                Ok(_) if queued => submitted = Submitted::Entries,
+            match self.enter_once(patience) {
+                Ok(_) if queued && !matches!(patience, Patience::Recover(_)) => {
+                    submitted = Submitted::Entries;
+                }
                 Ok(_) => {}
+                // The wait is over, by a timer or by a signal.
+                Err(error) if is_over(&error) => {}
                 // EBUSY: the completion queue must be emptied first; EAGAIN: the
-                // kernel is short of memory; EINTR: a signal.
+                // kernel is short of memory.
                 Err(error) if is_transient(&error) => return Ok(Submitted::Refused),
                 Err(error) => return Err(error),
             }
-            if self.waiting.is_empty() {
+            if all_queued {
                 return Ok(submitted);
             }
             while let Some(entry) = self.waiting.front() {
@@ -272,6 +265,31 @@ impl Core {
                     break;
                 }
                 self.waiting.pop_front();
+            }
+        }
+    }
+
+    /// One system call.
+    fn enter_once(&mut self, patience: Patience) -> io::Result<usize> {
+        #[cfg(test)]
+        if self.refusals > 0 && !matches!(patience, Patience::Recover(_)) {
+            self.refusals -= 1;
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        let submitter = self.uring.submitter();
+        match patience {
+            Patience::None => submitter.submit(),
+            Patience::Endless => submitter.submit_and_wait(1),
+            Patience::For(time) => {
+                let time = Timespec::from(time);
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+            Patience::Recover(time) => {
+                let time = Timespec::from(time);
+                let arguments = SubmitArgs::new().timespec(&time);
+                // SAFETY: nothing is submitted, and the argument and the time that
+                // it points to live until the call returns.
+                unsafe { submitter.enter(0, 1, WAIT, Some(&arguments)) }
             }
         }
     }
@@ -289,13 +307,8 @@ impl Core {
             count(&counters.completions);
             match entry.user_data() {
                 NOBODY => {}
-                FLAG => {
-                    self.clearing = false;
-                    #[cfg(test)]
-                    {
-                        self.flag_stays = false;
-                    }
-                }
+                BELL if cqueue::more(entry.flags()) => {}
+                BELL => self.listen_to_bell(counters),
                 key => {
                     let key = usize::try_from(key).expect("keys are usize");
                     self.complete(key, entry.result(), entry.flags(), counters, after);
@@ -374,7 +387,9 @@ impl Core {
         let deadline = std::time::Instant::now() + REAP;
         let mut after = Aftermath::default();
         while !self.slots.is_empty() {
-            if std::time::Instant::now() > deadline || self.submit(&counters).is_err() {
+            if std::time::Instant::now() > deadline
+                || self.enter(Patience::None, &counters).is_err()
+            {
                 return false;
             }
             let patience = Timespec::new().nsec(10_000_000);
@@ -415,10 +430,11 @@ impl Drop for Core {
 }
 
 fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)
-    )
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN))
+}
+
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR))
 }
 
 /// Whether the kernel has nothing left to say about a slot.

@@ -1,9 +1,10 @@
 //! The shard's own `io_uring`, for sockets and message files.
 //!
-//! glommio schedules, pins, times and wakes; its sockets poll for readiness and
-//! then read, it sends `unlink` to threads, and it lets nobody else submit. So
-//! each shard has a second ring beside glommio's, and this module is the only
-//! place that knows of it: the rest of popcore sees operations as futures.
+//! glommio schedules tasks and pins threads; its sockets poll for readiness and
+//! then read, it sends `unlink` to threads, and it lets nobody else submit. So each
+//! shard has a ring of its own beside glommio's, and this module is the only place
+//! that knows of it: the rest of popcore sees operations as futures, and timers,
+//! and answers of other threads.
 //!
 //! # Who owns memory, and when
 //!
@@ -30,12 +31,12 @@
 //!
 //! # How it is driven
 //!
-//! One task of the executor ([`Ring::drive`]) hands the queued submissions to
-//! the kernel in one system call, dispatches the completions it finds, and
-//! yields to the tasks they woke. Their submissions go out in the next turn.
-//! With nothing left to do it sleeps on an eventfd that the kernel signals
-//! (`sleeper`), and uses no CPU. Each turn dispatches a bounded number of
-//! completions and then lets every task that is ready run.
+//! One task of the executor, the `driver`, lets every task that is ready run, hands
+//! the submissions that they queued to the kernel in one system call, dispatches
+//! the completions that it finds and wakes whom they belong to. Where no task is
+//! ready (`task`) it waits in that system call, and the shard uses no CPU. Each
+//! turn runs a bounded number of tasks and dispatches a bounded number of
+//! completions, so that neither can starve the other.
 //!
 //! # What runs where
 //!
@@ -57,6 +58,7 @@
 //! | the client's restraint | the receive is cancelled until the bytes are used up | `throttled` |
 //! | descriptors, memory | the accept fails; the listener rests and asks again | the shard's `accept_errors` |
 
+mod bell;
 mod blocking;
 mod core;
 mod driver;
@@ -67,9 +69,9 @@ mod net;
 mod operation;
 mod probe;
 mod provided;
-mod pulse;
-mod sleeper;
 mod slot;
+mod task;
+mod time;
 mod transfer;
 
 use std::cell::{Cell, RefCell};
@@ -80,13 +82,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
+use slab::Slab;
+
+pub use blocking::Pool;
 pub use file::Advice;
 pub use name::At;
 pub use net::{Acceptor, Received, Receiver};
 pub use probe::{RingError, probe};
+pub use task::{Task, run};
+pub use time::Sleep;
 pub use transfer::{PARTS, Part, Pipe};
 
+use self::bell::Bell;
 use self::core::Core;
+use self::time::Timers;
 use crate::limits;
 
 /// A shard's ring. Cheap to clone; stays on the thread that made it.
@@ -97,18 +106,14 @@ pub struct Ring {
 
 struct Shared {
     core: RefCell<Core>,
-    /// Signalled by the kernel when a completion waits and the driver sleeps.
-    eventfd: OwnedFd,
-    /// The eventfd was signalled and the driver has not looked since.
-    signalled: Cell<bool>,
-    /// Turns the driver has taken.
-    turns: Cell<u64>,
-    /// The pulse's waker while the ring stands still.
-    resting: RefCell<Option<Waker>>,
-    /// The driver's waker while it sleeps.
-    driver: RefCell<Option<Waker>>,
-    /// How many wait for other threads.
-    abroad: Cell<usize>,
+    timers: RefCell<Timers>,
+    /// Dropped after the core, which has it polled.
+    bell: Arc<Bell>,
+    /// Who waits for other threads, by the keys with which those ring.
+    guests: RefCell<Slab<Option<Waker>>>,
+    /// How often tasks were polled or ended.
+    polls: Cell<u64>,
+    pool: Pool,
     counters: Arc<Counters>,
 }
 
@@ -176,8 +181,6 @@ pub struct Counters {
     overflows: AtomicU64,
     ended_early: AtomicU64,
     throttled: AtomicU64,
-    flags_cleared: AtomicU64,
-    signals_missed: AtomicU64,
     cancelled: AtomicU64,
 }
 
@@ -218,16 +221,6 @@ impl Counters {
         self.throttled.load(Ordering::Relaxed)
     }
 
-    /// Times that the kernel's flag for deferred work stood over an empty list.
-    pub fn flags_cleared(&self) -> u64 {
-        self.flags_cleared.load(Ordering::Relaxed)
-    }
-
-    /// Times that a sleeping driver found completions that nobody had signalled.
-    pub fn signals_missed(&self) -> u64 {
-        self.signals_missed.load(Ordering::Relaxed)
-    }
-
     /// Operations whose future was dropped before their completion.
     pub fn cancelled(&self) -> u64 {
         self.cancelled.load(Ordering::Relaxed)
@@ -240,29 +233,17 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Ring {
-    /// Makes the ring of the calling thread's shard.
-    ///
-    /// # Errors
-    ///
-    /// Whatever `io_uring_setup(2)` or the registrations say; [`probe`] turns
-    /// the usual ones into causes and remedies before any shard starts.
-    pub fn new(counters: Arc<Counters>) -> io::Result<Ring> {
-        Ring::with_sizes(counters, &Sizes::default())
-    }
-
-    /// A ring of other sizes than a shard's.
-    fn with_sizes(counters: Arc<Counters>, sizes: &Sizes) -> io::Result<Ring> {
-        let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        let core = Core::new(&eventfd, sizes)?;
+    fn with_sizes(counters: Arc<Counters>, pool: Pool, sizes: &Sizes) -> io::Result<Ring> {
+        let bell = Bell::new()?;
+        let core = Core::new(bell.descriptor(), sizes, &counters)?;
         Ok(Ring {
             shared: Rc::new(Shared {
                 core: RefCell::new(core),
-                eventfd,
-                signalled: Cell::new(false),
-                turns: Cell::new(0),
-                resting: RefCell::new(None),
-                driver: RefCell::new(None),
-                abroad: Cell::new(0),
+                timers: RefCell::default(),
+                bell: Arc::new(bell),
+                guests: RefCell::default(),
+                polls: Cell::new(0),
+                pool,
                 counters,
             }),
         })
@@ -277,14 +258,6 @@ impl Ring {
     /// included.
     pub fn in_flight(&self) -> usize {
         self.shared.core.borrow().in_flight()
-    }
-
-    /// Has the driver look at the submission queue in this turn of the loop.
-    fn wake_driver(&self) {
-        let waker = self.shared.driver.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 }
 

@@ -152,7 +152,6 @@ impl Ring {
             // to close, once.
             unsafe { core.push(entry, &self.shared.counters) };
         }
-        self.wake_driver();
     }
 }
 
@@ -185,16 +184,12 @@ impl Acceptor {
             return Poll::Ready(Err(error));
         }
         let stale = keep(&mut accept.waker, context.waker());
-        let arm = !accept.armed;
-        if arm {
+        if !accept.armed {
             let listener = self.listener.as_raw_fd();
             core.arm_accept(self.key, listener, &self.ring.shared.counters);
         }
         drop(core);
         drop(stale);
-        if arm {
-            self.ring.wake_driver();
-        }
         Poll::Pending
     }
 }
@@ -226,16 +221,12 @@ impl Receiver {
             None => {}
         }
         let stale = keep(&mut receive.waker, context.waker());
-        let arm = !receive.armed;
-        if arm {
+        if !receive.armed {
             let socket = self.socket.as_raw_fd();
             core.arm_receive(self.key, socket, &self.ring.shared.counters);
         }
         drop(core);
         drop(stale);
-        if arm {
-            self.ring.wake_driver();
-        }
         Poll::Pending
     }
 }
@@ -263,9 +254,7 @@ fn abandon(ring: &Ring, key: usize, source: &Handle, yields_descriptors: bool) {
     drop(core);
     // With its waker, outside the borrow.
     drop(owned);
-    if armed {
-        ring.wake_driver();
-    }
+    if armed {}
 }
 
 impl Drop for Acceptor {

@@ -50,7 +50,6 @@ impl Ring {
             unsafe { core.push(entry.user_data(key as u64), &self.shared.counters) };
             key
         };
-        self.wake_driver();
         Pending {
             ring: self.clone(),
             key,
@@ -110,6 +109,5 @@ impl<O: Operation> Drop for Pending<O> {
         drop(core);
         // With its waker, outside the borrow.
         drop(waiting);
-        self.ring.wake_driver();
     }
 }

@@ -26,7 +26,7 @@ const OPERATIONS: [(u8, &str); 17] = [
     (opcode::Splice::CODE, "IORING_OP_SPLICE"),
     (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
-    (opcode::Nop::CODE, "IORING_OP_NOP"),
+    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
 ];
 
 /// Why there can be no ring here. Its text names the cause and the remedy.

@@ -8,12 +8,15 @@ use std::task::Context;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::core::Aftermath;
+use super::driver::round;
+use super::task::run_with;
 use super::*;
 
 mod operations;
 mod ownership;
 mod pressure;
 mod stress;
+mod waiting;
 
 /// Runs `body` on an executor whose ring is driven, and tears both down.
 fn on_a_ring<T: Send + 'static, F: Future<Output = T> + 'static>(
@@ -26,17 +29,12 @@ fn on_a_ring_of<T: Send + 'static, F: Future<Output = T> + 'static>(
     sizes: Sizes,
     body: impl FnOnce(Ring) -> F + Send + 'static,
 ) -> T {
-    LocalExecutorBuilder::new(Placement::Unbound)
-        .spawn(move || async move {
-            let ring = Ring::with_sizes(Arc::default(), &sizes).expect("a kernel with io_uring");
-            let driver = glommio::spawn_local(ring.clone().drive());
-            let result = body(ring.clone()).await;
-            driver.cancel().await;
-            result
-        })
-        .expect("an executor")
-        .join()
-        .expect("no panic")
+    let pool = Pool::start("pool", limits::POOL_THREADS).expect("threads");
+    let running = LocalExecutorBuilder::new(Placement::Unbound)
+        .preempt_timer(limits::PREEMPTION)
+        .spawn(move || async move { run_with(Arc::default(), pool, &sizes, body).await });
+    let result = running.expect("an executor").join().expect("no panic");
+    result.expect("a kernel with io_uring")
 }
 
 /// Runs `body` on a thread whose table of descriptors is its own and that of the
@@ -131,9 +129,11 @@ fn bytes_go_round_through_accept_receive_and_send() {
     assert!(sent == back, "{} octets came back changed", back.len());
 }
 
-/// Lets the driver, and every other task, run once.
+/// Lets the driver take a turn.
 async fn driver_turn() {
-    glommio::executor().yield_now().await;
+    for _ in 0..=limits::ROUNDS_A_TURN {
+        round().await;
+    }
 }
 
 #[test]
@@ -359,13 +359,13 @@ fn answers_of_other_threads_come_through_whatever_the_ring_does() {
         let mut tasks = Vec::new();
         for _ in 0..TASKS {
             let socket = acceptor.connection().await.expect("a connection");
-            let (ring, questions) = (ring.clone(), questions.clone());
-            tasks.push(glommio::spawn_local(async move {
+            let (ring, own, questions) = (ring.clone(), ring.clone(), questions.clone());
+            tasks.push(own.spawn(async move {
                 let mut receiver = ring.receive(socket.clone());
                 while let Ok(Received::Bytes(_)) = next(&mut receiver).await {
                     let (question, answer) = futures_channel::oneshot::channel();
                     questions.send(question).expect("somebody listens");
-                    answer.await.expect("an answer");
+                    ring.abroad(answer).await.expect("an answer");
                     ring.send(&socket, b"!".to_vec()).await.0.expect("sent");
                 }
             }));
@@ -377,45 +377,4 @@ fn answers_of_other_threads_come_through_whatever_the_ring_does() {
     });
     clients.join().expect("every answer came");
     answering.join().expect("no panic");
-}
-
-/// A task that others wake must not wear its wakers out: the driver sleeps and is
-/// woken by tasks alone more often than glommio counts wakers of one task.
-#[test]
-fn the_driver_sleeps_any_number_of_times_without_a_signal() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let missing = folder.path().join("missing");
-    let missing = std::ffi::CString::new(missing.to_str().expect("UTF-8")).expect("no NUL");
-    on_a_ring(move |ring| async move {
-        for _ in 0..40_000 {
-            // Fails within the system call: no signal wakes the driver.
-            let refused = ring.open_message(missing.clone()).await;
-            assert!(refused.is_err());
-            for _ in 0..3 {
-                driver_turn().await;
-            }
-        }
-    });
-}
-
-#[test]
-fn a_flag_that_stays_up_is_taken_down_and_starves_nobody() {
-    let (question, answer) = futures_channel::oneshot::channel();
-    let (asked, wait) = std::sync::mpsc::channel::<()>();
-    let answering = std::thread::spawn(move || {
-        wait.recv().expect("the shard asks");
-        question.send(()).expect("the shard waits");
-    });
-    let cleared = on_a_ring(move |ring| async move {
-        ring.shared.core.borrow_mut().flag_stays = true;
-        ring.wake_driver();
-        asked.send(()).expect("somebody listens");
-        answer.await.expect("an answer");
-        while ring.shared.core.borrow().flag_stays {
-            driver_turn().await;
-        }
-        ring.counters().flags_cleared()
-    });
-    answering.join().expect("no panic");
-    assert_eq!(cleared, 1);
 }

@@ -148,7 +148,8 @@ mod tests {
     use glommio::{LocalExecutorBuilder, Placement};
 
     use super::*;
-    use crate::ring::{Handle, Ring};
+    use crate::limits;
+    use crate::ring::{self, Handle, Pool, Ring};
 
     #[test]
     fn shards_share_an_address_and_a_second_server_does_not_get_it() {
@@ -180,16 +181,17 @@ mod tests {
             let (address, mut sockets) = listen(wanted, 1).expect("free");
             let client = TcpStream::connect(address).expect("it listens");
             let listener = sockets.remove(0);
-            let accepted = LocalExecutorBuilder::new(Placement::Unbound).spawn(|| async {
-                let ring = Ring::new(Arc::default()).expect("a kernel with io_uring");
-                let driver = glommio::spawn_local(ring.clone().drive());
+            let accept = |ring: Ring| async move {
                 let mut acceptor = ring.accept(Handle::new(listener));
                 let socket = acceptor.connection().await.expect("a connection");
-                drop(acceptor);
-                driver.cancel().await;
                 socket.as_fd().try_clone_to_owned().expect("a descriptor")
-            });
-            let socket = accepted.expect("an executor").join().expect("no panic");
+            };
+            let pool = Pool::start("pool", limits::POOL_THREADS).expect("threads");
+            let running = LocalExecutorBuilder::new(Placement::Unbound)
+                .preempt_timer(limits::PREEMPTION)
+                .spawn(|| ring::run(Arc::default(), pool, accept));
+            let accepted = running.expect("an executor").join().expect("no panic");
+            let socket = accepted.expect("a kernel with io_uring");
             assert!(sockopt::tcp_nodelay(&socket).expect("an option"));
             assert!(sockopt::socket_keepalive(&socket).expect("an option"));
             let silence = sockopt::tcp_keepidle(&socket).expect("an option");

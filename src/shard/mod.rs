@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::config::TlsMode;
 use crate::conn::{self, Accepted, Buffers, Services};
 use crate::limits;
 use crate::observe::{AcceptError, SessionIds, ShardWriter};
-use crate::ring::{self, Handle, Ring};
+use crate::ring::{self, Handle, Pool, Ring, Sleep};
 use crate::session::Policy;
 use crate::tls;
 
@@ -94,24 +94,26 @@ impl Running {
 ///
 /// What the executor says: memlock, descriptors, a CPU that is not ours.
 pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Result<Running> {
+    // Before the shard is pinned: its threads are not.
+    let pool = Pool::start(&format!("pool-{}", plan.number), limits::POOL_THREADS)?;
     let thread = LocalExecutorBuilder::new(Placement::Fixed(plan.cpu))
         .name(&format!("shard-{}", plan.number))
         // The ring beside glommio's moves the octets; glommio's own buffers
         // stay at their least.
         .io_memory(64 * 1024)
-        // What cannot wait that long has the ring's driver stand back.
         .preempt_timer(limits::PREEMPTION)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(limits::POOL_THREADS))
-        .spawn(move || run(plan, accepting))
+        .spawn(move || {
+            let counters = Arc::clone(&plan.ring);
+            ring::run(counters, pool, |ring| run(ring, plan, accepting))
+        })
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Running { thread })
 }
 
-async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
-    let ring = Ring::new(Arc::clone(&plan.ring))?;
-    let mut driver = pin!(glommio::spawn_local(ring.clone().drive()));
+async fn run(ring: Ring, plan: Plan, accepting: impl FnOnce()) {
     let deadlines = Rc::new(Deadlines::new(Instant::now()));
-    let turning = glommio::spawn_local(turn(Rc::clone(&deadlines)));
+    // Ends with the shard.
+    let _turning = ring.spawn(turn(ring.clone(), Rc::clone(&deadlines)));
     let number = u16::try_from(plan.number).expect("shards are counted in CPUs");
     let context = Rc::new(conn::Context {
         shard: plan.number,
@@ -129,37 +131,26 @@ async fn run(plan: Plan, accepting: impl FnOnce()) -> io::Result<()> {
     let roster = Rc::new(Roster::default());
     for listener in plan.listeners {
         let serving = accept(Rc::clone(&context), Rc::clone(&roster), listener);
-        glommio::spawn_local(serving).detach();
+        ring.spawn(serving).detach();
     }
     accepting();
-    let mut drained = pin!(drain::obey(&plan.orders, &roster));
-    // The ring fails only where the shard cannot go on.
-    let result = poll_fn(|task| {
-        if drained.as_mut().poll(task).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        driver.as_mut().poll(task)
-    })
-    .await;
-    turning.cancel().await;
-    result
+    ring.abroad(drain::obey(&plan.orders, &roster)).await;
 }
 
 /// Turns the wheel of deadlines whenever one is due.
-async fn turn(deadlines: Rc<Deadlines>) {
+async fn turn(ring: Ring, deadlines: Rc<Deadlines>) {
     loop {
-        let mut timer: Option<(Instant, glommio::timer::Timer)> = None;
+        let mut timer: Option<Sleep> = None;
         poll_fn(|context| {
             let Some(next) = deadlines.next(context) else {
                 timer = None;
                 return Poll::Pending;
             };
-            let wait = next.saturating_duration_since(Instant::now());
-            if timer.as_ref().is_none_or(|(at, _)| *at != next) {
-                timer = Some((next, glommio::timer::Timer::new(wait)));
-            }
-            let (_, timer) = timer.as_mut().expect("set above");
-            pin!(timer).poll(context).map(drop)
+            let timer = match &mut timer {
+                Some(timer) if timer.until() == next => timer,
+                other => other.insert(ring.sleep_until(next)),
+            };
+            pin!(timer).poll(context)
         })
         .await;
         deadlines.advance(Instant::now());
@@ -199,7 +190,7 @@ async fn accept(context: Rc<conn::Context>, roster: Rc<Roster>, listener: Listen
                          of open files (LimitNOFILE=), or add memory",
                         ACCEPT_BACKOFF.as_millis()
                     );
-                    glommio::timer::sleep(ACCEPT_BACKOFF).await;
+                    context.ring.sleep(ACCEPT_BACKOFF).await;
                 }
             }
         }
@@ -250,7 +241,8 @@ fn welcome(
         tls,
         alarm,
     };
-    glommio::spawn_local(conn::serve(Rc::clone(context), accepted, entry)).detach();
+    let serving = conn::serve(Rc::clone(context), accepted, entry);
+    context.ring.spawn(serving).detach();
 }
 
 #[cfg(test)]

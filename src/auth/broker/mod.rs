@@ -21,9 +21,6 @@
 //! anything is looked up or hashed. When the broker stops, what is queued is
 //! answered first; what comes later is answered [`Refusal::Unavailable`].
 
-mod crew;
-mod sleepers;
-
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -35,12 +32,12 @@ use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
 
-use self::crew::{Crew, Plan};
 use super::cache::{Fingerprint, Generation, LoginCache};
 use super::directory::{Directory, LoadReport};
 use super::judge::{Case, Judge};
 use super::passwd_file::PasswdFile;
 use super::{Account, Credentials, DirectoryError, DirectoryKind, Options, Refusal, Verifier};
+use crate::crew::{Crew, Plan};
 use crate::limits;
 
 /// The process's auth threads. Shared by all shards behind an `Arc`.
@@ -155,7 +152,7 @@ impl Broker {
             name: "hasher".into(),
             threads: hashers,
             cpu: None,
-            bound,
+            bound: Some(bound),
         };
         let hashers = Arc::new(Crew::start(&plan, move |slow| own.hash(slow))?);
         let desk = |(number, cpu): (usize, &Option<usize>)| {
@@ -163,7 +160,7 @@ impl Broker {
                 name: format!("desk-{number}"),
                 threads: threads_a_desk,
                 cpu: *cpu,
-                bound,
+                bound: Some(bound),
             };
             let (own, hashers) = (Arc::clone(&shared), Arc::clone(&hashers));
             Crew::start(&plan, move |request| own.receive(request, &hashers))

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 
@@ -175,7 +175,7 @@ fn a_flood_of_completions_starves_no_task_timer_or_other_thread() {
         let flood: Vec<_> = (0..16 * BUSY)
             .map(|_| {
                 let (ring, zero) = (ring.clone(), zero.clone());
-                glommio::spawn_local(async move {
+                ring.clone().spawn(async move {
                     let mut buffer = Vec::with_capacity(8);
                     loop {
                         buffer.clear();
@@ -188,18 +188,18 @@ fn a_flood_of_completions_starves_no_task_timer_or_other_thread() {
         // is further from the last than one turn of the driver.
         let mut before = ring.counters().completions();
         let mut most = 0;
-        for _ in 0..2000 {
-            driver_turn().await;
+        for _ in 0..20_000 {
+            round().await;
             let now = ring.counters().completions();
             most = most.max(now - before);
             before = now;
         }
         assert_eq!(most, 8, "completions between two turns of a task");
         for _ in 0..3 {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
+            ring.sleep(Duration::from_millis(1)).await;
             let (send, receive) = futures_channel::oneshot::channel();
             let other = std::thread::spawn(move || send.send(()).expect("awaited"));
-            receive.await.expect("an answer");
+            ring.abroad(receive).await.expect("an answer");
             other.join().expect("no panic");
         }
         for task in flood {
@@ -209,44 +209,16 @@ fn a_flood_of_completions_starves_no_task_timer_or_other_thread() {
 }
 
 #[test]
-fn who_waits_for_another_thread_does_not_wait_for_the_preemption_timer() {
-    let patience = Duration::from_secs(20);
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(patience);
-    let waited = executor.spawn(move || async move {
-        let ring = Ring::new(Arc::default()).expect("a kernel with io_uring");
-        let driver = glommio::spawn_local(ring.clone().drive());
-        let zero = handle(std::fs::File::open("/dev/zero").expect("there"));
-        // As long as this goes on, a task is ready whenever another one waits.
-        let own = ring.clone();
-        let flood = glommio::spawn_local(async move {
-            loop {
-                let _ = own.read_at(&zero, Vec::with_capacity(8), 0, 8).await;
-            }
-        });
-        let begun = Instant::now();
-        for _ in 0..3 {
-            assert_eq!(ring.blocking(|| 7).await, 7);
-        }
-        let waited = begun.elapsed();
-        flood.cancel().await;
-        driver.cancel().await;
-        waited
-    });
-    let waited = waited.expect("an executor").join().expect("no panic");
-    assert!(waited < patience, "{waited:?}");
-}
-
-#[test]
 fn a_flood_of_tasks_does_not_starve_the_ring() {
     on_a_ring(|ring| async move {
         let rounds = Rc::new(Cell::new(0u64));
         let flood: Vec<_> = (0..BUSY)
             .map(|_| {
                 let rounds = Rc::clone(&rounds);
-                glommio::spawn_local(async move {
+                ring.spawn(async move {
                     loop {
                         rounds.set(rounds.get() + 1);
-                        driver_turn().await;
+                        round().await;
                     }
                 })
             })

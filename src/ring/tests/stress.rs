@@ -323,7 +323,7 @@ impl Stress {
     }
 
     /// All tasks of one set.
-    fn start(&self, number: usize) -> Vec<glommio::Task<()>> {
+    fn start(&self, number: usize) -> Vec<Task<()>> {
         let (ours, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -333,14 +333,15 @@ impl Stress {
         .expect("a pair");
         let (listener, address) = listener();
         vec![
-            glommio::spawn_local(self.clone().send(handle(ours))),
-            glommio::spawn_local(self.clone().receive(handle(theirs))),
-            glommio::spawn_local(self.clone().read_and_write()),
-            glommio::spawn_local(self.clone().wait_for_a_pipe()),
-            glommio::spawn_local(self.clone().rename_and_stat(number)),
-            glommio::spawn_local(self.clone().make_and_remove(number)),
-            glommio::spawn_local(self.clone().accept(handle(listener), address)),
-            glommio::spawn_local(self.clone().splice()),
+            self.ring.spawn(self.clone().send(handle(ours))),
+            self.ring.spawn(self.clone().receive(handle(theirs))),
+            self.ring.spawn(self.clone().read_and_write()),
+            self.ring.spawn(self.clone().wait_for_a_pipe()),
+            self.ring.spawn(self.clone().rename_and_stat(number)),
+            self.ring.spawn(self.clone().make_and_remove(number)),
+            self.ring
+                .spawn(self.clone().accept(handle(listener), address)),
+            self.ring.spawn(self.clone().splice()),
         ]
     }
 }

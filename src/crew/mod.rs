@@ -1,4 +1,4 @@
-//! Threads that do one kind of work from one bounded queue.
+//! Threads that do one kind of work from one queue.
 //!
 //! The channel's blocking receive is not used: it spins before it sleeps, which
 //! costs more than a login with a plain password does. Instead a thread that
@@ -12,6 +12,8 @@
 //! sequentially consistent fence between on both sides; one of the two sees the
 //! other.
 
+mod sleepers;
+
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +22,10 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 
-use super::sleepers::Sleepers;
+use self::sleepers::Sleepers;
 
 /// The threads of one queue.
-pub(super) struct Crew<J> {
+pub(crate) struct Crew<J> {
     queue: Sender<J>,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -36,20 +38,20 @@ struct Shared {
 }
 
 /// How a crew is made.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// The threads' name, to which their number is added.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// How many there are.
-    pub(super) threads: NonZeroUsize,
+    pub(crate) threads: NonZeroUsize,
     /// The CPU they are pinned to, if they are.
-    pub(super) cpu: Option<usize>,
-    /// How many jobs may wait.
-    pub(super) bound: usize,
+    pub(crate) cpu: Option<usize>,
+    /// How many jobs may wait; as many as come, where it is not said.
+    pub(crate) bound: Option<usize>,
 }
 
 impl<J: Send + 'static> Crew<J> {
-    pub(super) fn start(plan: &Plan, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
-        let (queue, jobs) = channel::bounded(plan.bound);
+    pub(crate) fn start(plan: &Plan, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
+        let (queue, jobs) = plan.bound.map_or_else(channel::unbounded, channel::bounded);
         let crew = Self {
             queue,
             shared: Arc::default(),
@@ -75,7 +77,7 @@ impl<J: Send + 'static> Crew<J> {
 
     /// Queues a job; gives it back if the queue is full. Never waits. After
     /// [`Crew::stop`] the job is dropped.
-    pub(super) fn queue(&self, job: J) -> Result<(), J> {
+    pub(crate) fn queue(&self, job: J) -> Result<(), J> {
         match self.queue.try_send(job) {
             Ok(()) => {
                 self.shared.sleepers.wake_one();
@@ -87,19 +89,19 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     /// Jobs that wait.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// Does what is queued and ends the threads; blocks until they have ended. A
     /// second call does nothing.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.sleepers.wake_all();
         let threads = std::mem::take(&mut *self.lock_threads());
         for thread in threads {
             if thread.join().is_err() {
-                tracing::error!("an auth thread had ended in a panic; please report it");
+                tracing::error!("a thread had ended in a panic; please report it");
             }
         }
     }

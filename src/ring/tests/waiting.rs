@@ -1,0 +1,159 @@
+//! The driver sleeps when nobody is ready, and for no longer.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[test]
+fn timers_end_in_their_order_and_not_before_their_time() {
+    on_a_ring(|ring| async move {
+        let ended = Rc::new(RefCell::new(Vec::new()));
+        let begun = Instant::now();
+        let tasks: Vec<_> = [30, 10, 20, 10, 0]
+            .into_iter()
+            .map(|milliseconds| {
+                let (own, ended) = (ring.clone(), Rc::clone(&ended));
+                ring.spawn(async move {
+                    own.sleep(Duration::from_millis(milliseconds)).await;
+                    assert!(begun.elapsed() >= Duration::from_millis(milliseconds));
+                    ended.borrow_mut().push(milliseconds);
+                })
+            })
+            .collect();
+        // One that is given up is nobody's any more.
+        let mut dropped = Box::pin(ring.sleep(Duration::from_millis(5)));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(dropped.as_mut().poll(&mut context).is_pending());
+        drop(dropped);
+        for task in tasks {
+            task.await;
+        }
+        assert_eq!(*ended.borrow(), [0, 10, 10, 20, 30]);
+        assert!(ring.shared.timers.borrow().first().is_none());
+    });
+}
+
+/// A shard that waits enters the kernel once and stays there.
+#[test]
+fn a_driver_with_nothing_to_do_enters_once_and_waits() {
+    on_a_ring(|ring| async move {
+        for _ in 0..3 {
+            let before = ring.counters().enters();
+            ring.sleep(Duration::from_millis(60)).await;
+            let enters = ring.counters().enters() - before;
+            assert!((1..=3).contains(&enters), "{enters} system calls");
+        }
+    });
+}
+
+/// Neither the end of a task nor what a destructor wakes is slept upon: nothing
+/// else happens on this ring, and a driver that slept would never wake.
+#[test]
+fn what_the_end_of_a_task_wakes_runs_before_the_driver_sleeps() {
+    struct Wakes(Option<futures_channel::oneshot::Sender<()>>);
+    impl Drop for Wakes {
+        fn drop(&mut self) {
+            let sender = self.0.take().expect("dropped once");
+            sender.send(()).expect("awaited");
+        }
+    }
+    on_a_ring(|ring| async move {
+        for cancelled in [false, true] {
+            let (sender, receiver) = futures_channel::oneshot::channel();
+            let wakes = Wakes(Some(sender));
+            let task = ring.spawn(async move {
+                let _wakes = wakes;
+                if cancelled {
+                    std::future::pending::<()>().await;
+                }
+            });
+            round().await;
+            drop(task);
+            receiver.await.expect("sent");
+        }
+    });
+}
+
+/// A chain of tasks of which each wakes the next is longer than a turn has rounds.
+#[test]
+fn a_chain_of_tasks_runs_to_its_end() {
+    const LINKS: u32 = 10 * limits::ROUNDS_A_TURN;
+    on_a_ring(|ring| async move {
+        let (first, mut previous) = futures_channel::oneshot::channel();
+        let mut tasks = Vec::new();
+        for _ in 0..LINKS {
+            let (sender, receiver) = futures_channel::oneshot::channel();
+            let waits = std::mem::replace(&mut previous, receiver);
+            tasks.push(ring.spawn(async move {
+                waits.await.expect("sent");
+                sender.send(()).expect("awaited");
+            }));
+        }
+        round().await;
+        first.send(()).expect("awaited");
+        previous.await.expect("the last link");
+    });
+}
+
+/// Another thread answers at every moment of the driver's way into its sleep.
+#[test]
+fn no_wake_of_another_thread_is_lost() {
+    const QUESTIONS: usize = 20_000;
+    let (questions, asked) = std::sync::mpsc::channel::<futures_channel::oneshot::Sender<()>>();
+    let answering = std::thread::spawn(move || {
+        let mut spins = 0u32;
+        for question in asked {
+            spins = (spins + 7) % 400;
+            for _ in 0..spins {
+                std::hint::spin_loop();
+            }
+            question.send(()).expect("awaited");
+        }
+    });
+    on_a_ring(move |ring| async move {
+        for _ in 0..QUESTIONS {
+            let (question, answer) = futures_channel::oneshot::channel();
+            questions.send(question).expect("somebody listens");
+            ring.abroad(answer).await.expect("an answer");
+        }
+        assert!(ring.shared.guests.borrow().is_empty());
+    });
+    answering.join().expect("no panic");
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_any_more_wakes_nobody() {
+    on_a_ring(|ring| async move {
+        let (sender, receiver) = futures_channel::oneshot::channel::<()>();
+        let mut waiting = Box::pin(ring.abroad(receiver));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        let kept = ring.shared.guests.borrow().len();
+        assert_eq!(kept, 1);
+        drop(waiting);
+        assert!(sender.send(()).is_err());
+        assert!(ring.shared.guests.borrow().is_empty());
+        ring.sleep(Duration::from_millis(1)).await;
+    });
+}
+
+#[test]
+fn submissions_that_the_kernel_refuses_go_out_later() {
+    on_a_ring(|ring| async move {
+        let zero = handle(std::fs::File::open("/dev/zero").expect("there"));
+        ring.shared.core.borrow_mut().refusals = 3;
+        let begun = Instant::now();
+        let (read, octets) = ring.read_at(&zero, Vec::with_capacity(8), 0, 8).await;
+        assert_eq!((read.expect("read"), octets.len()), (8, 8));
+        assert_eq!(ring.shared.core.borrow().refusals, 0);
+        assert!(begun.elapsed() >= limits::RING_REST, "it did not rest");
+    });
+}
+
+#[test]
+#[should_panic(expected = "no panic: ")]
+fn a_panic_of_work_for_the_pool_is_the_shards() {
+    on_a_ring(|ring| async move {
+        ring.blocking(|| panic!("on purpose")).await;
+    });
+}
