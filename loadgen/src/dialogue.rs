@@ -1,38 +1,46 @@
 //! One session's side of the conversation: replies in, commands out.
 //!
 //! No socket and no clock: the engine brings bytes and the time, and sends what
-//! is written to `out`. One command is under way at a time; the next is
-//! written when the reply to the last has been read to its end and checked.
+//! is written to `out`. In lockstep one command is under way at a time; with
+//! pipelining as many as [`PIPELINE`], but never one that depends on a reply
+//! which is still to come: the choice of messages waits for the listings, a
+//! DELE for the message, everything for TLS and AUTH.
 //!
 //! A fault that leaves the framing intact is counted and the session goes on; a
 //! message that arrived wrong is not deleted. A fault that loses the place ends
 //! the session without QUIT, so that the server deletes nothing.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::fault::{Fault, Kind, readable};
+use crate::account::{Account, Intent};
+use crate::auth::{Exchange, Mechanism};
+use crate::fault::{Fault, Kind};
 use crate::maildrop::Maildrop;
 use crate::measure::{Phase, Record};
 use crate::random::Random;
 use crate::reply::{Item, ReplyReader, Shape};
+use crate::scenario::Mix;
+use crate::source::Source;
+use crate::tls::Mode;
 use crate::users::Login;
 
-/// What a session does after its login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// QUIT at once.
-    Login,
-    /// STAT and UIDL.
-    Poll,
-    /// STAT, LIST, UIDL and RETR of up to `messages` messages at random.
-    Fetch {
-        /// Most messages a session fetches.
-        messages: u32,
-    },
-    /// STAT, LIST, and RETR and DELE of every message.
-    Drain,
-    /// Nothing, until the run is over.
-    Idle,
+/// Commands under way at a time: so few that neither side's socket buffers can
+/// fill with commands while it waits for the other.
+const PIPELINE: usize = 32;
+
+/// How sessions of a run behave.
+#[derive(Debug)]
+pub struct Conduct {
+    /// What they do after the login.
+    pub mix: Mix,
+    /// How they log in.
+    pub mechanism: Mechanism,
+    /// Where TLS begins.
+    pub tls: Mode,
+    /// Where messages are compared with what is stored.
+    pub source: Option<Source>,
 }
 
 /// How a session stands after some bytes.
@@ -40,6 +48,10 @@ pub enum Profile {
 pub enum Progress {
     /// A reply is not yet complete.
     Waiting,
+    /// STLS is answered: the handshake begins.
+    StartTls,
+    /// Nothing to do for so long; then [`Dialogue::wake`].
+    Think(Duration),
     /// Logged in, and nothing to do until [`Dialogue::quit`].
     Idle,
     /// QUIT is answered: the server should close.
@@ -55,6 +67,10 @@ pub struct Surroundings<'a> {
     pub now: Instant,
     /// Who logs in.
     pub login: &'a Login,
+    /// The number of who logs in, over the whole run.
+    pub user: usize,
+    /// What is known of them.
+    pub account: &'a mut Account,
     /// Where it is counted.
     pub record: &'a mut Record,
     /// What is to be sent.
@@ -68,18 +84,60 @@ pub struct Dialogue {
     script: Script,
 }
 
-#[derive(Debug)]
-struct Script {
-    profile: Profile,
-    random: Random,
-    began: Instant,
-    /// When the command under way was written.
-    asked: Instant,
+/// What is to be asked next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Nothing before the greeting.
+    Hello,
+    Stls,
+    /// Nothing before the handshake is over.
+    Handshake,
+    Login,
+    Pass,
+    Steps,
+    /// Idle until told to quit.
+    Held,
+    Quit,
+    Over,
+}
+
+/// A command under way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
     phase: Phase,
-    maildrop: Maildrop,
-    /// Messages to fetch, and how many of them were taken.
+    /// What it is about; 0 where it is about no message.
+    message: u32,
+    at: Instant,
+    /// The reply's first line was read and is positive.
+    begun: bool,
+}
+
+/// A step over several messages.
+#[derive(Debug, Default)]
+struct Batch {
     chosen: Vec<u32>,
     taken: usize,
+    /// Arrived whole and to be deleted.
+    deletable: VecDeque<u32>,
+    running: bool,
+}
+
+#[derive(Debug)]
+struct Script {
+    conduct: Arc<Conduct>,
+    scenario: usize,
+    random: Random,
+    began: Instant,
+    /// When the connection or the handshake began.
+    since: Instant,
+    stage: Stage,
+    step: usize,
+    pending: VecDeque<Asked>,
+    exchange: Exchange,
+    maildrop: Maildrop,
+    batch: Batch,
+    intent: Intent,
+    quit_sent: bool,
     faulty: bool,
 }
 
@@ -91,53 +149,117 @@ enum Turn {
     Done,
     /// It is complete, and this is wrong with it.
     Wrong(Fault),
+    /// It is complete, and what is wrong with it is counted.
+    Told,
+}
+
+/// What there is to do.
+enum Next {
+    Ask(Phase, u32),
+    /// Nothing before a reply comes.
+    Wait,
+    Think(Duration),
+    Hold,
+    End,
 }
 
 impl Dialogue {
-    /// A dialogue that plays `profile`, choosing messages by `seed`.
-    pub fn new(profile: Profile, seed: u64, now: Instant) -> Self {
+    /// A dialogue of this conduct, choosing by `seed`.
+    pub fn new(conduct: Arc<Conduct>, seed: u64, now: Instant) -> Self {
+        let mut reader = ReplyReader::default();
+        if conduct.source.is_some() {
+            reader.hash_messages();
+        }
         let script = Script {
-            profile,
+            conduct,
+            scenario: 0,
             random: Random::new(seed),
             began: now,
-            asked: now,
-            phase: Phase::Connect,
+            since: now,
+            stage: Stage::Hello,
+            step: 0,
+            pending: VecDeque::new(),
+            exchange: Exchange::Spoken,
             maildrop: Maildrop::default(),
-            chosen: Vec::new(),
-            taken: 0,
+            batch: Batch::default(),
+            intent: Intent::default(),
+            quit_sent: false,
             faulty: false,
         };
-        Self {
-            reader: ReplyReader::default(),
-            script,
-        }
+        Self { reader, script }
     }
 
-    /// A connection is being made for a new session.
-    pub fn begin(&mut self, now: Instant) {
+    /// A connection is being made for a new session, which was meant to begin
+    /// at `intended`.
+    pub fn begin(&mut self, intended: Instant, now: Instant) {
         self.reader.reset();
-        self.reader.expect(Shape::Line);
         let script = &mut self.script;
-        script.began = now;
-        script.asked = now;
-        script.phase = Phase::Connect;
+        script.scenario = script.conduct.mix.choose(&mut script.random);
+        script.began = intended;
+        script.since = now;
+        script.stage = Stage::Hello;
+        script.step = 0;
+        script.pending.clear();
         script.maildrop.clear();
-        script.chosen.clear();
-        script.taken = 0;
+        script.batch.reset();
+        script.intent.clear();
+        script.quit_sent = false;
         script.faulty = false;
     }
 
     /// The connection stands.
     pub fn connected(&mut self, now: Instant, record: &mut Record) {
         let script = &mut self.script;
-        record.phase(Phase::Connect, now - script.asked);
-        script.asked = now;
-        script.phase = Phase::Greeting;
+        record.phase(Phase::Connect, now - script.since);
+        script.since = now;
+        if script.conduct.tls != Mode::Implicit {
+            self.await_greeting(now);
+        }
+    }
+
+    /// The handshake is over.
+    pub fn secured(&mut self, around: &mut Surroundings<'_>) -> Progress {
+        let script = &mut self.script;
+        around.record.phase(Phase::Tls, around.now - script.since);
+        if script.stage == Stage::Hello {
+            self.await_greeting(around.now);
+            return Progress::Waiting;
+        }
+        script.stage = Stage::Login;
+        self.go_on(around)
+    }
+
+    fn await_greeting(&mut self, now: Instant) {
+        self.reader.expect(Shape::Line);
+        self.script.pending.push_back(Asked {
+            phase: Phase::Greeting,
+            message: 0,
+            at: now,
+            begun: false,
+        });
     }
 
     /// What the session is waiting for.
     pub fn phase(&self) -> Phase {
-        self.script.phase
+        match (self.script.pending.front(), self.script.stage) {
+            (Some(asked), _) => asked.phase,
+            (None, Stage::Handshake) => Phase::Tls,
+            (None, _) if self.script.conduct.tls == Mode::Implicit => Phase::Tls,
+            (None, _) => Phase::Connect,
+        }
+    }
+
+    /// Whether a message is being sent to us.
+    pub fn is_amid_message(&self) -> bool {
+        let front = self.script.pending.front();
+        front.is_some_and(|asked| asked.phase == Phase::Retr && asked.begun)
+    }
+
+    /// Whether the login is over.
+    pub fn is_logged_in(&self) -> bool {
+        let login = [Phase::Greeting, Phase::User, Phase::Pass, Phase::Auth];
+        let front = self.script.pending.front();
+        self.script.stage >= Stage::Steps && front.is_some_and(|a| !login.contains(&a.phase))
     }
 
     /// Bytes came from the server.
@@ -149,32 +271,55 @@ impl Dialogue {
                 Ok(None) => return Progress::Waiting,
                 Err(fault) => return Progress::Failed(self.script.in_phase(fault)),
             };
-            let turn = self.script.take(item, around);
+            if let Item::Challenge(text) = item {
+                match self.script.challenged(text, around) {
+                    Ok(()) => self.reader.expect(Shape::Challenge),
+                    Err(fault) => return Progress::Failed(self.script.in_phase(fault)),
+                }
+                continue;
+            }
+            let ended = matches!(item, Item::EndOfMessage(_));
+            let mut turn = self.script.take(item, around);
             self.count_bare_lf(around);
+            if ended && matches!(turn, Turn::Done) {
+                turn = self.script.keep(self.reader.take_digest(), around);
+            }
             match turn {
                 Turn::More => continue,
                 Turn::Wrong(fault) if self.script.ends_the_session(&fault) => {
                     return Progress::Failed(self.script.in_phase(fault));
                 }
                 Turn::Wrong(fault) => self.script.fault(fault, around),
-                Turn::Done => {}
+                Turn::Done => self.script.agreed(around),
+                Turn::Told => {}
             }
             self.script.answered(around);
-            if !input.is_empty() {
-                let text = format!("octets that answer no command: {}", readable(input));
-                return Progress::Failed(self.script.in_phase(Fault::new(Kind::ExtraData, text)));
+            let progress = self.go_on(around);
+            if self.script.pending.is_empty() || progress != Progress::Waiting {
+                if input.is_empty() || matches!(progress, Progress::Failed(_)) {
+                    return progress;
+                }
+                return Progress::Failed(self.script.extra(input));
             }
-            let Some(next) = self.script.next() else {
-                return self.script.rest(around);
-            };
-            self.write(next, around);
-            return Progress::Waiting;
+            if input.is_empty() {
+                return Progress::Waiting;
+            }
+            // In lockstep nothing can answer a command before it is sent.
+            if !self.script.scenario().pipelining {
+                return Progress::Failed(self.script.extra(input));
+            }
         }
     }
 
+    /// A pause is over.
+    pub fn wake(&mut self, around: &mut Surroundings<'_>) -> Progress {
+        self.go_on(around)
+    }
+
     /// Ends an idle session.
-    pub fn quit(&mut self, around: &mut Surroundings<'_>) {
-        self.write(Phase::Quit, around);
+    pub fn quit(&mut self, around: &mut Surroundings<'_>) -> Progress {
+        self.script.stage = Stage::Quit;
+        self.go_on(around)
     }
 
     /// Counts a fault that the engine saw; the session is over.
@@ -182,6 +327,14 @@ impl Dialogue {
         let fault = self.script.in_phase(fault);
         around.record.fault(&fault, &around.login.user);
         around.record.failed += 1;
+        self.give_up(around.account);
+    }
+
+    /// The session is over without an end.
+    pub fn give_up(&mut self, account: &mut Account) {
+        if self.script.quit_sent {
+            account.doubt(&self.script.intent);
+        }
     }
 
     fn count_bare_lf(&mut self, around: &mut Surroundings<'_>) {
@@ -191,28 +344,54 @@ impl Dialogue {
         }
     }
 
-    fn write(&mut self, phase: Phase, around: &mut Surroundings<'_>) {
+    /// Sends what may be sent now.
+    fn go_on(&mut self, around: &mut Surroundings<'_>) -> Progress {
         let script = &mut self.script;
-        let out = &mut *around.out;
-        let before = out.len();
-        match phase {
-            Phase::User => line(out, b"USER ", around.login.user.as_bytes()),
-            Phase::Pass => line(out, b"PASS ", around.login.password.as_bytes()),
-            Phase::Stat => out.extend_from_slice(b"STAT\r\n"),
-            Phase::List => out.extend_from_slice(b"LIST\r\n"),
-            Phase::Uidl => out.extend_from_slice(b"UIDL\r\n"),
-            Phase::Retr => line(out, b"RETR ", script.current().to_string().as_bytes()),
-            Phase::Dele => line(out, b"DELE ", script.current().to_string().as_bytes()),
-            Phase::Quit | Phase::Connect | Phase::Greeting => out.extend_from_slice(b"QUIT\r\n"),
+        let window = if script.scenario().pipelining {
+            PIPELINE
+        } else {
+            1
+        };
+        while script.pending.len() < window {
+            match script.next(around) {
+                Next::Ask(phase, message) => {
+                    script.write(phase, message, around);
+                    script.pending.push_back(Asked {
+                        phase,
+                        message,
+                        at: around.now,
+                        begun: false,
+                    });
+                    if script.pending.len() == 1 {
+                        self.reader.expect(shape(phase));
+                    }
+                }
+                Next::Wait if script.stage == Stage::Handshake && script.pending.is_empty() => {
+                    script.since = around.now;
+                    return Progress::StartTls;
+                }
+                Next::Think(pause) => return Progress::Think(pause),
+                Next::Hold => return Progress::Idle,
+                Next::End if script.pending.is_empty() => return script.rest(around),
+                Next::Wait | Next::End => break,
+            }
         }
-        around.record.sent += (out.len() - before) as u64;
-        script.phase = phase;
-        script.asked = around.now;
-        self.reader.expect(match phase {
-            Phase::List | Phase::Uidl => Shape::Rows,
-            Phase::Retr => Shape::Message,
-            _ => Shape::Line,
-        });
+        if let Some(asked) = script.pending.front()
+            && self.reader.is_quiet()
+        {
+            self.reader.expect(shape(asked.phase));
+        }
+        Progress::Waiting
+    }
+}
+
+/// What a command's positive reply looks like.
+fn shape(phase: Phase) -> Shape {
+    match phase {
+        Phase::Capa | Phase::List | Phase::Uidl => Shape::Rows,
+        Phase::Retr | Phase::Top => Shape::Message,
+        Phase::Auth => Shape::Challenge,
+        _ => Shape::Line,
     }
 }
 
@@ -222,146 +401,16 @@ fn line(out: &mut Vec<u8>, command: &[u8], argument: &[u8]) {
     }
 }
 
-impl Script {
-    /// The message that RETR or DELE is about.
-    fn current(&self) -> u32 {
-        self.chosen[self.taken - 1]
-    }
-
-    fn in_phase(&self, mut fault: Fault) -> Fault {
-        let phase = match self.phase {
-            Phase::Connect | Phase::Greeting => self.phase.name().to_owned(),
-            phase => phase.name().to_uppercase(),
-        };
-        fault.text = match self.phase {
-            Phase::Retr | Phase::Dele => format!("{phase} {}: {}", self.current(), fault.text),
-            _ => format!("{phase}: {}", fault.text),
-        };
-        fault
-    }
-
-    fn fault(&mut self, fault: Fault, around: &mut Surroundings<'_>) {
-        self.faulty = true;
-        let fault = self.in_phase(fault);
-        around.record.fault(&fault, &around.login.user);
-    }
-
-    /// Whether nothing after this fault can be relied on.
-    fn ends_the_session(&self, fault: &Fault) -> bool {
-        let of_one_message = matches!(self.phase, Phase::Retr | Phase::Dele);
-        match fault.kind {
-            Kind::LoginRefused | Kind::Nonsense => true,
-            Kind::Refused => !of_one_message,
-            _ => false,
-        }
-    }
-
-    fn take(&mut self, item: Item<'_>, around: &mut Surroundings<'_>) -> Turn {
-        match item {
-            Item::Status {
-                ok: false, text, ..
-            } => {
-                let login = matches!(self.phase, Phase::Greeting | Phase::User | Phase::Pass);
-                let kind = if login {
-                    Kind::LoginRefused
-                } else {
-                    Kind::Refused
-                };
-                Turn::Wrong(Fault::new(kind, format!("-ERR {}", readable(text))))
-            }
-            Item::Status { text, .. } if self.phase == Phase::Stat => {
-                match self.maildrop.take_stat(text) {
-                    Ok(()) => Turn::Done,
-                    Err(fault) => Turn::Wrong(fault),
-                }
-            }
-            Item::Status { last: true, .. } => Turn::Done,
-            Item::Status { .. } => Turn::More,
-            Item::Row(row) => {
-                let taken = match self.phase {
-                    Phase::List => self.maildrop.take_list_row(row),
-                    _ => self.maildrop.take_uidl_row(row),
-                };
-                if let Err(fault) = taken {
-                    self.fault(fault, around);
-                }
-                Turn::More
-            }
-            Item::EndOfRows => {
-                let ended = match self.phase {
-                    Phase::List => self.maildrop.end_list(),
-                    _ => self.maildrop.end_uidl(),
-                };
-                ended.map_or_else(Turn::Wrong, |()| Turn::Done)
-            }
-            Item::EndOfMessage(message) => {
-                let announced = self.maildrop.octets_of(self.current());
-                for fault in message.faults(announced) {
-                    self.fault(fault, around);
-                }
-                around.record.messages += 1;
-                around.record.octets += message.octets;
-                Turn::Done
-            }
-        }
-    }
-
-    /// A reply was read to its end.
-    fn answered(&mut self, around: &mut Surroundings<'_>) {
-        around.record.phase(self.phase, around.now - self.asked);
-        around.record.commands += u64::from(self.phase != Phase::Greeting);
-    }
-
-    /// The command after the one just answered. `None`: there is none, either
-    /// because QUIT was it or because the session idles.
-    fn next(&mut self) -> Option<Phase> {
-        let next = match (self.phase, self.profile) {
-            (Phase::Connect | Phase::Greeting, _) => Phase::User,
-            (Phase::User, _) => Phase::Pass,
-            (Phase::Pass, Profile::Idle) | (Phase::Quit, _) => return None,
-            (Phase::Pass, Profile::Login) | (Phase::Uidl, Profile::Poll) => Phase::Quit,
-            (Phase::Pass, _) => Phase::Stat,
-            (Phase::Stat, Profile::Poll) | (Phase::List, Profile::Fetch { .. }) => Phase::Uidl,
-            (Phase::Stat, _) => Phase::List,
-            (Phase::List | Phase::Uidl, _) => {
-                self.choose();
-                self.next_message()
-            }
-            (Phase::Retr, Profile::Drain) if !self.faulty => Phase::Dele,
-            (Phase::Retr | Phase::Dele, _) => self.next_message(),
-        };
-        Some(next)
-    }
-
-    fn choose(&mut self) {
-        let there = self.maildrop.listed();
-        match self.profile {
-            Profile::Fetch { messages } => self.random.choose(there, messages, &mut self.chosen),
-            _ => self.chosen.extend(1..=there),
-        }
-    }
-
-    fn next_message(&mut self) -> Phase {
-        if self.taken == self.chosen.len() {
-            return Phase::Quit;
-        }
-        self.taken += 1;
-        Phase::Retr
-    }
-
-    /// How the session stands when there is no further command.
-    fn rest(&mut self, around: &mut Surroundings<'_>) -> Progress {
-        if self.phase == Phase::Pass {
-            return Progress::Idle;
-        }
-        if self.faulty {
-            around.record.failed += 1;
-        } else {
-            around.record.session(around.now - self.began);
-        }
-        Progress::Finished
+impl Batch {
+    fn reset(&mut self) {
+        self.chosen.clear();
+        self.taken = 0;
+        self.deletable.clear();
+        self.running = false;
     }
 }
+
+mod script;
 
 #[cfg(test)]
 mod tests;

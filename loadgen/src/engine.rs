@@ -9,29 +9,45 @@
 //! algorithm is left on: with one command under way nothing is ever held back,
 //! and turning it off would be a call more.
 //!
+//! `io_uring` was tried in its place, with multishot receives into provided
+//! buffers and with sockets that have no descriptor: by session it took within
+//! one in a hundred of the CPU of an epoll loop without any POP3 in it. What
+//! there is beyond is TCP itself, of which a client on the same machine bears
+//! both ends of every handshake, so the simpler of the two stays.
+//!
 //! A session ends when the server closes after its reply to QUIT: whoever
 //! closes first keeps the port in TIME-WAIT, and a client that did would run
 //! out of ports, or would log in again before the maildrop is free.
 //!
 //! Time-outs are looked for ten times a second over all slots rather than kept
-//! by a timer each: they are rare and need no precision.
+//! by a timer each: they are rare and need no precision. Pauses and the chaotic
+//! sessions' ticks have timers.
 
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, Event};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::time::Timespec;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::dialogue::{Dialogue, Profile, Progress, Surroundings};
+use crate::account::Account;
+use crate::dialogue::{Dialogue, Surroundings};
 use crate::fault::{Fault, Kind};
-use crate::measure::Record;
-use crate::plan::Plan;
+use crate::measure::{Interval, Record};
+use crate::pace::Clock;
+use crate::plan::{Load, Plan};
+use crate::pool::Pool;
+use crate::random::Random;
+use crate::slot::{Link, Slot};
+
+mod connection;
 
 /// Octets read at once: a whole message of mean size, or much of a large one.
 const READ: usize = 256 * 1024;
@@ -46,6 +62,11 @@ const LONGEST_REST: Duration = Duration::from_secs(5);
 /// Logins under way at a time on a thread while idle sessions are gathered: a
 /// server whose logins queue up shall not be tried with ten thousand at once.
 const IDLE_LOGINS: usize = 32;
+/// How long a user rests whose session ended without QUIT: so long may a server
+/// take to notice, and hold the maildrop.
+const QUARANTINE: Duration = Duration::from_secs(1);
+/// Length of the time line's intervals.
+pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the threads and their coordinator tell each other.
 #[derive(Debug, Default)]
@@ -66,79 +87,99 @@ pub struct Shared {
     pub idle: AtomicU64,
 }
 
-#[derive(Debug)]
-enum Link {
-    /// Begins a session as soon as it may.
-    Ready,
-    /// Begins one after a while.
-    Resting {
-        until: Instant,
-    },
-    Connecting(OwnedFd),
-    Talking(OwnedFd),
-    /// Logged in and idle.
-    Holding(OwnedFd),
-    /// QUIT is answered.
-    Closing(OwnedFd),
-    /// Nothing more to do.
-    Over,
-}
-
-#[derive(Debug)]
-struct Slot {
-    link: Link,
-    dialogue: Dialogue,
-    /// What the socket did not take at once.
-    out: Vec<u8>,
-    /// When the session is given up, unless bytes come.
-    deadline: Instant,
-    /// Index of the user; goes on by the run's number of sessions.
-    user: usize,
-    /// The rest after the next failure.
-    rest: Duration,
-}
-
 /// One thread's share of the run.
 #[derive(Debug)]
 pub struct Engine<'a> {
     plan: &'a Plan,
     shared: &'a Shared,
+    timeline: Sender<Interval>,
+    started: Instant,
     epoll: OwnedFd,
     slots: Vec<Slot>,
-    /// Global number of the first slot: slots of all threads interleave.
+    /// Global number of the first slot and user: those of all threads interleave.
     thread: usize,
     record: Record,
+    /// What sessions that misbehave come to: not the server's figures.
+    shadow: Record,
+    interval_ends: Instant,
+    pool: Pool,
+    accounts: Vec<Account>,
+    /// Users on their way back to the pool.
+    quarantine: VecDeque<(Instant, usize)>,
     /// Slots that are [`Link::Ready`], last first.
     ready: Vec<usize>,
+    /// When slots are to go on, with their turn.
+    timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
+    /// Open loop: the schedule, and sessions that are due and wait for a slot.
+    clock: Option<Clock>,
+    waiting: VecDeque<Instant>,
+    random: Random,
     logins: usize,
     over: usize,
+    /// As many sessions as may be are begun.
+    spent: bool,
+    plain: Vec<u8>,
 }
 
 impl<'a> Engine<'a> {
     /// The share of thread number `thread` of `plan.threads`.
-    pub fn new(plan: &'a Plan, shared: &'a Shared, thread: usize) -> io::Result<Self> {
-        let now = Instant::now();
+    pub fn new(
+        plan: &'a Plan,
+        shared: &'a Shared,
+        timeline: Sender<Interval>,
+        started: Instant,
+        thread: usize,
+    ) -> io::Result<Self> {
         let slots: Vec<Slot> = (thread..plan.sessions)
             .step_by(plan.threads)
             .map(|number| Slot {
                 link: Link::Ready,
-                dialogue: Dialogue::new(plan.profile, plan.seed ^ (number as u64) << 32, now),
+                dialogue: Dialogue::new(
+                    Arc::clone(&plan.conduct),
+                    plan.seed ^ (number as u64) << 32,
+                    started,
+                ),
                 out: Vec::new(),
-                deadline: now,
-                user: number,
+                tls: None,
+                deadline: started,
+                user: None,
+                chaos: None,
                 rest: FIRST_REST,
+                turn: 0,
             })
             .collect();
+        let users = (thread..plan.logins.len()).step_by(plan.threads).len();
+        let clock = match &plan.load {
+            Load::Closed => None,
+            Load::Open(schedule, arrivals) => {
+                let clock = Clock::new(schedule, *arrivals, thread, plan.threads, plan.seed);
+                Some(clock)
+            }
+        };
+        let seed = plan.seed ^ (thread as u64) << 16;
         Ok(Self {
             plan,
             shared,
+            timeline,
+            started,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             ready: (0..slots.len()).rev().collect(),
             slots,
             thread,
             record: Record::default(),
+            shadow: Record::default(),
+            interval_ends: started + INTERVAL,
+            pool: Pool::new(users, plan.choice, seed),
+            accounts: (0..users).map(|_| Account::default()).collect(),
+            quarantine: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            clock,
+            waiting: VecDeque::new(),
+            random: Random::new(seed.rotate_left(7)),
             logins: 0,
             over: 0,
+            spent: false,
+            plain: Vec::new(),
         })
     }
 
@@ -146,8 +187,7 @@ impl<'a> Engine<'a> {
     pub fn run(mut self) -> io::Result<Record> {
         let mut buffer = vec![0; READ];
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
-        let wait = Timespec::try_from(LOOK).expect("a short time");
-        let mut next_look = Instant::now();
+        let mut next_look = self.started;
         while self.over < self.slots.len() {
             let now = Instant::now();
             if now >= next_look {
@@ -161,7 +201,16 @@ impl<'a> Engine<'a> {
                     break;
                 }
             }
+            if now >= self.interval_ends {
+                self.end_interval(now);
+            }
+            self.arrive(now);
+            self.fire_timers(now, &mut buffer);
             self.begin_ready(now);
+            let wait = self
+                .next_event(next_look)
+                .saturating_duration_since(Instant::now());
+            let wait = Timespec::try_from(wait).expect("a short time");
             match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -172,16 +221,84 @@ impl<'a> Engine<'a> {
                 self.serve(slot, flags, &mut buffer);
             }
         }
+        self.end_interval(Instant::now());
+        self.record.chaos_failed = self.shadow.failed;
+        let used = clock_gettime(ClockId::ThreadCPUTime);
+        let used = Duration::try_from(used).unwrap_or_default();
+        self.record.busiest = used.as_secs_f64() / self.started.elapsed().as_secs_f64().max(1e-9);
         Ok(self.record)
     }
 
+    /// Whether no session is begun any more.
     fn stopping(&self) -> bool {
-        self.shared.stop.load(Relaxed)
+        let due = match &self.clock {
+            Some(clock) => !self.waiting.is_empty() || clock.next().is_some(),
+            None => false,
+        };
+        self.spent || (self.shared.stop.load(Relaxed) && !due)
+    }
+
+    fn next_event(&self, next_look: Instant) -> Instant {
+        let due = self.clock.as_ref().and_then(Clock::next);
+        let timer = self.timers.peek().map(|Reverse((at, _, _))| *at);
+        [due.map(|due| self.started + due), timer]
+            .into_iter()
+            .flatten()
+            .fold(next_look, Instant::min)
+    }
+
+    /// Sessions that are due.
+    fn arrive(&mut self, now: Instant) {
+        let Some(clock) = &mut self.clock else {
+            return;
+        };
+        let passed = now - self.started;
+        while let Some(due) = clock.take(passed) {
+            self.record.late(passed.saturating_sub(due));
+            self.waiting.push_back(self.started + due);
+        }
+    }
+
+    fn end_interval(&mut self, now: Instant) {
+        self.interval_ends = now + INTERVAL;
+        let from = now.saturating_duration_since(self.started).as_secs_f64();
+        let mut interval = self.record.cut_interval(from);
+        interval.waiting = self.waiting.len() as u64;
+        // The coordinator is gone only when the run has failed.
+        let _ = self.timeline.send(interval);
+    }
+
+    fn fire_timers(&mut self, now: Instant, buffer: &mut [u8]) {
+        while let Some(Reverse((at, index, turn))) = self.timers.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            if self.slots[index].turn == turn {
+                self.tick(index, buffer, now);
+            }
+        }
+    }
+
+    fn set_timer(&mut self, index: usize, at: Instant) {
+        let slot = &mut self.slots[index];
+        slot.turn = slot.turn.wrapping_add(1);
+        self.timers.push(Reverse((at, index, slot.turn)));
     }
 
     /// Wakes slots whose rest is over, gives up what is late, ends idle sessions.
     fn look_over(&mut self, now: Instant) {
+        while self
+            .quarantine
+            .front()
+            .is_some_and(|(until, _)| now >= *until)
+        {
+            if let Some((_, user)) = self.quarantine.pop_front() {
+                self.pool.give(user);
+            }
+        }
         let stopping = self.stopping();
+        let told = self.shared.stop.load(Relaxed);
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             match slot.link {
@@ -191,9 +308,17 @@ impl<'a> Engine<'a> {
                 }
                 Link::Resting { until } if now >= until => {
                     slot.link = Link::Ready;
+                    let user = slot.user.take();
+                    self.pool
+                        .give(user.expect("a slot that rests keeps its user"));
                     self.ready.push(index);
                 }
-                Link::Holding(_) if stopping => self.quit(index, now),
+                Link::Holding(_) if told => self.quit(index, now),
+                Link::Stalled(_) if now >= slot.deadline => self.vanish(index, now),
+                // Those that take their time do not make the run longer.
+                _ if told && slot.chaos.is_some() && slot.socket().is_some() => {
+                    self.vanish(index, now);
+                }
                 Link::Connecting(_) | Link::Talking(_) | Link::Closing(_)
                     if now >= slot.deadline =>
                 {
@@ -223,311 +348,89 @@ impl<'a> Engine<'a> {
         self.fail(index, fault, now);
     }
 
-    /// Counts sessions that outlive the run.
+    /// Counts sessions that outlive the run, and those that were due and never
+    /// begun.
     fn abandon(&mut self, now: Instant) {
+        let late = || Fault::new(Kind::Timeout, "the run is over and the session is not");
         for index in 0..self.slots.len() {
-            if !matches!(self.slots[index].link, Link::Resting { .. } | Link::Over) {
-                let text = "the run is over and the session is not";
-                self.fail(index, Fault::new(Kind::Timeout, text), now);
+            if self.slots[index].socket().is_some() {
+                self.fail(index, late(), now);
             }
+        }
+        for _ in 0..self.waiting.len() {
+            let fault = Fault::new(Kind::Timeout, "was due, and no session came free for it");
+            self.record.fault(&fault, "nobody");
+            self.record.failed += 1;
         }
     }
 
     fn begin_ready(&mut self, now: Instant) {
-        while !(self.plan.profile == Profile::Idle && self.logins >= IDLE_LOGINS) {
+        let holds = self.plan.conduct.mix.holds();
+        while !(holds && self.logins >= IDLE_LOGINS) {
+            if self.clock.is_some() && self.waiting.is_empty() {
+                return;
+            }
             let Some(index) = self.ready.pop() else {
                 return;
             };
-            self.begin(index, now);
+            if !self.begin(index, now) {
+                return;
+            }
         }
     }
 
-    /// Begins a session on a ready slot, or ends the slot.
-    fn begin(&mut self, index: usize, now: Instant) {
-        let spent = || self.shared.begun.fetch_add(1, Relaxed) >= self.plan.max_sessions;
-        if self.stopping() || spent() {
+    /// Begins a session on a ready slot, or ends the slot. False: no user is
+    /// free, and the slot waits.
+    fn begin(&mut self, index: usize, now: Instant) -> bool {
+        if self.stopping() {
             self.slots[index].link = Link::Over;
             self.over += 1;
-            return;
+            return true;
         }
-        let source = self.source_of(index);
+        let Some(user) = self.pool.take() else {
+            self.ready.push(index);
+            return false;
+        };
+        if self.shared.begun.fetch_add(1, Relaxed) >= self.plan.max_sessions {
+            self.pool.give(user);
+            self.spent = true;
+            self.waiting.clear();
+            self.slots[index].link = Link::Over;
+            self.over += 1;
+            return true;
+        }
+        let intended = self.waiting.pop_front().unwrap_or(now);
+        self.slots[index].user = Some(user);
+        self.open(index, intended, now);
+        true
+    }
+
+    /// Plays a part of a session with what it needs around it.
+    fn with<R>(
+        &mut self,
+        index: usize,
+        now: Instant,
+        part: impl FnOnce(&mut Dialogue, &mut Surroundings<'_>) -> R,
+    ) -> R {
         let slot = &mut self.slots[index];
-        slot.dialogue.begin(now);
-        slot.out.clear();
-        slot.deadline = now + self.plan.timeout;
-        self.logins += 1;
-        match connect(self.plan, source) {
-            Ok(socket) => {
-                let interest =
-                    EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-                let added = epoll::add(
-                    &self.epoll,
-                    &socket,
-                    EventData::new_u64(index as u64),
-                    interest,
-                );
-                slot.link = Link::Connecting(socket);
-                if let Err(error) = added {
-                    self.fail(index, local(error), now);
-                }
-            }
-            Err(error) => {
-                slot.link = Link::Ready;
-                self.fail(index, cannot_connect(error), now);
-            }
-        }
-    }
-
-    fn source_of(&self, index: usize) -> Option<std::net::Ipv4Addr> {
-        let sources = &self.plan.sources;
-        let number = self.thread + index * self.plan.threads;
-        (!sources.is_empty()).then(|| sources[number % sources.len()])
-    }
-
-    /// Something happened on a slot's socket.
-    fn serve(&mut self, index: usize, flags: EventFlags, buffer: &mut [u8]) {
-        let now = Instant::now();
-        let slot = &mut self.slots[index];
-        if let Link::Connecting(socket) = &slot.link {
-            if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
-                let error = net::sockopt::socket_error(socket);
-                let error = error
-                    .and_then(|state| state)
-                    .err()
-                    .unwrap_or(Errno::CONNRESET);
-                return self.fail(index, cannot_connect(error), now);
-            }
-            if let Link::Connecting(socket) = mem::replace(&mut slot.link, Link::Over) {
-                slot.link = Link::Talking(socket);
-            }
-            slot.dialogue.connected(now, &mut self.record);
-        }
-        if !slot.out.is_empty()
-            && flags.contains(EventFlags::OUT)
-            && let Err(fault) = slot.flush()
-        {
-            return self.fail(index, fault, now);
-        }
-        let ended = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        if flags.intersects(EventFlags::IN | ended) {
-            self.read(index, flags.intersects(ended), buffer, now);
-        }
-    }
-
-    /// Reads what is there. `ended`: the server has closed behind it.
-    fn read(&mut self, index: usize, ended: bool, buffer: &mut [u8], now: Instant) {
-        loop {
-            let slot = &mut self.slots[index];
-            let (Link::Talking(socket) | Link::Holding(socket) | Link::Closing(socket)) =
-                &slot.link
-            else {
-                return;
-            };
-            let read = match net::recv(socket, &mut *buffer, RecvFlags::empty()) {
-                Ok((read, _)) => read,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return,
-                Err(error) => {
-                    let fault = Fault::new(Kind::Reset, io::Error::from(error).to_string());
-                    return self.fail(index, fault, now);
-                }
-            };
-            if read == 0 {
-                return self.closed(index, now);
-            }
-            slot.deadline = now + self.plan.timeout;
-            self.received(index, &buffer[..read], now);
-            if read < buffer.len() {
-                if ended {
-                    self.closed(index, now);
-                }
-                return;
-            }
-        }
-    }
-
-    /// The server closed the connection.
-    fn closed(&mut self, index: usize, now: Instant) {
-        match &self.slots[index].link {
-            Link::Closing(_) => {
-                self.slots[index].rest = FIRST_REST;
-                self.follow(index, now);
-            }
-            Link::Talking(_) | Link::Holding(_) => {
-                let fault = Fault::new(Kind::Closed, "the server closed the connection");
-                self.fail(index, fault, now);
-            }
-            _ => {}
-        }
-    }
-
-    fn received(&mut self, index: usize, bytes: &[u8], now: Instant) {
-        let slot = &mut self.slots[index];
+        let user = slot.user.expect("a session has a user");
+        let number = self.thread + user * self.plan.threads;
         let mut around = Surroundings {
             now,
-            login: &self.plan.logins[slot.user],
-            record: &mut self.record,
-            out: &mut slot.out,
+            login: &self.plan.logins[number],
+            user: number,
+            account: &mut self.accounts[user],
+            record: if slot.chaos.is_none() {
+                &mut self.record
+            } else {
+                &mut self.shadow
+            },
+            out: if slot.tls.is_none() {
+                &mut slot.out
+            } else {
+                &mut self.plain
+            },
         };
-        let progress = slot.dialogue.receive(bytes, &mut around);
-        if let Progress::Failed(fault) = progress {
-            return self.fail(index, fault, now);
-        }
-        if !slot.out.is_empty()
-            && let Err(fault) = slot.flush()
-        {
-            return self.fail(index, fault, now);
-        }
-        match progress {
-            Progress::Waiting | Progress::Failed(_) => {}
-            Progress::Idle => {
-                slot.moved(Link::Holding);
-                self.logins -= 1;
-                self.shared.idle.fetch_add(1, Relaxed);
-                self.shared.lived.fetch_add(1, Relaxed);
-            }
-            Progress::Finished => {
-                slot.moved(Link::Closing);
-                self.shared.lived.fetch_add(1, Relaxed);
-            }
-        }
+        part(&mut slot.dialogue, &mut around)
     }
-
-    /// Ends an idle session.
-    fn quit(&mut self, index: usize, now: Instant) {
-        let slot = &mut self.slots[index];
-        let mut around = Surroundings {
-            now,
-            login: &self.plan.logins[slot.user],
-            record: &mut self.record,
-            out: &mut slot.out,
-        };
-        slot.dialogue.quit(&mut around);
-        slot.deadline = now + self.plan.timeout;
-        slot.moved(Link::Talking);
-        self.shared.idle.fetch_sub(1, Relaxed);
-        self.logins += 1;
-        if let Err(fault) = slot.flush() {
-            self.fail(index, fault, now);
-        }
-    }
-
-    /// Counts a session that broke off; its slot rests.
-    fn fail(&mut self, index: usize, fault: Fault, now: Instant) {
-        let slot = &mut self.slots[index];
-        let mut around = Surroundings {
-            now,
-            login: &self.plan.logins[slot.user],
-            record: &mut self.record,
-            out: &mut slot.out,
-        };
-        // A session whose QUIT is answered is counted already.
-        if matches!(slot.link, Link::Closing(_)) {
-            around.record.fault(&fault, &around.login.user);
-        } else {
-            slot.dialogue.fail(fault, &mut around);
-        }
-        self.shared.broken.fetch_add(1, Relaxed);
-        if matches!(slot.link, Link::Holding(_)) {
-            self.shared.idle.fetch_sub(1, Relaxed);
-            self.logins += 1;
-        }
-        self.logins -= 1;
-        slot.user = self.plan.user_after(slot.user);
-        slot.link = Link::Resting {
-            until: now + slot.rest,
-        };
-        slot.rest = (slot.rest * 2).min(LONGEST_REST);
-    }
-
-    /// A session is over; the next follows at once.
-    fn follow(&mut self, index: usize, now: Instant) {
-        let slot = &mut self.slots[index];
-        slot.user = self.plan.user_after(slot.user);
-        slot.link = Link::Ready;
-        self.logins -= 1;
-        self.begin(index, now);
-    }
-}
-
-impl Slot {
-    /// Takes the socket from one state of the link to the next.
-    fn moved(&mut self, to: fn(OwnedFd) -> Link) {
-        self.link = match mem::replace(&mut self.link, Link::Over) {
-            Link::Connecting(socket)
-            | Link::Talking(socket)
-            | Link::Holding(socket)
-            | Link::Closing(socket) => to(socket),
-            link @ (Link::Ready | Link::Resting { .. } | Link::Over) => link,
-        };
-    }
-
-    /// Sends what is in `out`; what the socket does not take stays there.
-    fn flush(&mut self) -> Result<(), Fault> {
-        let (Link::Talking(socket) | Link::Holding(socket) | Link::Closing(socket)) = &self.link
-        else {
-            return Ok(());
-        };
-        while !self.out.is_empty() {
-            match net::send(socket, &self.out, SendFlags::NOSIGNAL) {
-                Ok(sent) if sent == self.out.len() => self.out.clear(),
-                Ok(sent) => drop(self.out.drain(..sent)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(error) => {
-                    return Err(Fault::new(Kind::Reset, io::Error::from(error).to_string()));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Plan {
-    /// The user who follows on the slot of this one: a step of `sessions`, so
-    /// that no two slots ever share a user.
-    fn user_after(&self, user: usize) -> usize {
-        let next = user + self.sessions;
-        if next < self.logins.len() {
-            next
-        } else {
-            user % self.sessions
-        }
-    }
-}
-
-/// A socket on its way to the target.
-fn connect(plan: &Plan, source: Option<std::net::Ipv4Addr>) -> Result<OwnedFd, Errno> {
-    let family = match plan.target {
-        std::net::SocketAddr::V4(_) => AddressFamily::INET,
-        std::net::SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    if let Some(source) = source {
-        net::bind(&socket, &std::net::SocketAddr::from((source, 0)))?;
-    }
-    match net::connect(&socket, &plan.target) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
-    }
-}
-
-fn cannot_connect(error: Errno) -> Fault {
-    match error {
-        Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM => {
-            local(error)
-        }
-        _ => Fault::new(Kind::Connect, io::Error::from(error).to_string()),
-    }
-}
-
-/// The generator's machine has run out of something.
-fn local(error: Errno) -> Fault {
-    let remedy = match error {
-        Errno::MFILE | Errno::NFILE => "; raise the limit of open files or lower --sessions",
-        Errno::ADDRNOTAVAIL => "; widen net.ipv4.ip_local_port_range or lower --sessions",
-        _ => "",
-    };
-    Fault::new(Kind::Local, format!("{}{remedy}", io::Error::from(error)))
 }

@@ -41,6 +41,17 @@ pub enum Kind {
     Octets,
     /// A line of a message that begins with a single dot.
     UnstuffedDot,
+    /// A message that is none of those in the user's Maildir.
+    Content,
+    /// A UIDL became another while the message stayed, or a UIDL's message
+    /// became another.
+    UidlChanged,
+    /// A message that nobody deleted is gone.
+    Lost,
+    /// A message that was deleted is back, or came twice.
+    Doubled,
+    /// TLS could not be agreed on, or broke.
+    Tls,
     /// The server answered QUIT and kept the connection open.
     NoClose,
     /// The generator's own machine refused: descriptors, ports, memory.
@@ -67,10 +78,50 @@ impl Kind {
             Self::UidlDuplicate => "uidl-duplicate",
             Self::Octets => "octets",
             Self::UnstuffedDot => "unstuffed-dot",
+            Self::Content => "content",
+            Self::UidlChanged => "uidl-changed",
+            Self::Lost => "lost",
+            Self::Doubled => "doubled",
+            Self::Tls => "tls",
             Self::NoClose => "no-close",
             Self::Local => "local",
         }
     }
+}
+
+/// All kinds by name, for what is read back from a file.
+pub fn kind_named(name: &str) -> Option<Kind> {
+    use Kind::{
+        BareLf, Closed, Connect, Content, Doubled, ExtraData, Listing, Local, LongReply, Lost,
+        NoClose, Nonsense, Octets, Refused, Reset, Stat, Timeout, Tls, UidlChanged, UidlDuplicate,
+        UidlSyntax, UnstuffedDot,
+    };
+    let all = [
+        Connect,
+        Timeout,
+        Closed,
+        Reset,
+        Kind::LoginRefused,
+        Refused,
+        Nonsense,
+        LongReply,
+        BareLf,
+        ExtraData,
+        Stat,
+        Listing,
+        UidlSyntax,
+        UidlDuplicate,
+        Octets,
+        UnstuffedDot,
+        Content,
+        UidlChanged,
+        Lost,
+        Doubled,
+        Tls,
+        NoClose,
+        Local,
+    ];
+    all.into_iter().find(|kind| kind.name() == name)
 }
 
 /// One thing that went wrong, with what was seen.

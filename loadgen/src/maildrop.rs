@@ -4,17 +4,22 @@
 //! every RETR. Rows must come as 1, 2, 3 and so on: a new session has deleted
 //! nothing, so no number is missing (RFC 1939, section 5).
 
+use std::hash::Hasher;
+
 use crate::fault::{Fault, Kind, readable};
 use crate::reply::Message;
 
 /// Longest UIDL in octets (RFC 1939, section 7).
 const LONGEST_UIDL: usize = 70;
 
+/// Most rows kept of a listing where STAT gave no number.
+const MOST_ROWS: u64 = 10_000_000;
+
 /// One session's view; buffers stay from session to session.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Maildrop {
-    messages: u32,
-    octets: u64,
+    /// Messages and octets. `None`: STAT was not asked.
+    stat: Option<(u32, u64)>,
     /// `None`: the row could not be read.
     sizes: Vec<Option<u64>>,
     /// All UIDLs one after the other, and where each ends.
@@ -29,24 +34,71 @@ pub struct Maildrop {
 impl Maildrop {
     /// Forgets the session before.
     pub fn clear(&mut self) {
-        self.messages = 0;
-        self.octets = 0;
+        self.stat = None;
         self.sizes.clear();
-        self.uidls.clear();
-        self.ends.clear();
+        self.begin_uidl();
         self.spoilt = false;
     }
 
-    /// Messages that both STAT and LIST know.
+    /// LIST was sent: what an earlier one said is forgotten.
+    pub fn begin_list(&mut self) {
+        self.sizes.clear();
+    }
+
+    /// UIDL was sent: what an earlier one said is forgotten.
+    pub fn begin_uidl(&mut self) {
+        self.uidls.clear();
+        self.ends.clear();
+    }
+
+    /// Messages that all of STAT, LIST and UIDL know of those that were asked.
     pub fn listed(&self) -> u32 {
-        let listed = u32::try_from(self.sizes.len()).unwrap_or(u32::MAX);
-        self.messages.min(listed)
+        let counts = [self.sizes.len(), self.ends.len()];
+        let asked = counts.into_iter().filter(|rows| *rows > 0);
+        let least = asked
+            .map(|rows| u32::try_from(rows).unwrap_or(u32::MAX))
+            .min();
+        match (self.stat, least) {
+            (Some((messages, _)), Some(rows)) => messages.min(rows),
+            (Some((messages, _)), None) => messages,
+            (None, rows) => rows.unwrap_or(0),
+        }
+    }
+
+    /// UIDLs that were listed.
+    pub fn uidls(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The UIDL of a message that was listed; empty where it was not.
+    pub fn uidl(&self, message: u32) -> &[u8] {
+        let index = usize::try_from(message).ok().and_then(|n| n.checked_sub(1));
+        index
+            .filter(|index| *index < self.ends.len())
+            .map_or(&[], |index| self.uidl_at(index))
+    }
+
+    fn uidl_at(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.uidls[start..self.ends[index]]
+    }
+
+    /// Feeds all UIDLs in their order.
+    pub fn hash_uidls(&self, hasher: &mut impl Hasher) {
+        hasher.write(&self.uidls);
+        for end in &self.ends {
+            hasher.write_usize(*end);
+        }
     }
 
     /// Whether a listing that has so many rows already is longer than STAT
-    /// said: such rows are not kept, for they may go on for ever.
+    /// said, or than any can be: such rows are not kept, for they may go on for
+    /// ever.
     fn beyond(&self, rows: usize) -> bool {
-        rows as u64 > u64::from(self.messages)
+        let most = self
+            .stat
+            .map_or(MOST_ROWS, |(messages, _)| u64::from(messages));
+        rows as u64 > most
     }
 
     /// Octets of a message, as LIST had it. `None`: LIST did not say.
@@ -66,8 +118,7 @@ impl Maildrop {
             let text = format!("no number of messages and octets: {}", readable(text));
             return Err(Fault::new(Kind::Nonsense, text));
         };
-        self.messages = messages;
-        self.octets = octets;
+        self.stat = Some((messages, octets));
         Ok(())
     }
 
@@ -92,12 +143,13 @@ impl Maildrop {
         let rows = self.sizes.len() as u64;
         let sizes = self.sizes.iter().flatten();
         let sum = sizes.fold(0, |sum: u64, size| sum.saturating_add(*size));
-        if std::mem::take(&mut self.spoilt)
-            || (rows, sum) == (u64::from(self.messages), self.octets)
-        {
+        let spoilt = std::mem::take(&mut self.spoilt);
+        let Some((messages, octets)) = self.stat.filter(|_| !spoilt) else {
+            return Ok(());
+        };
+        if (rows, sum) == (u64::from(messages), octets) {
             return Ok(());
         }
-        let (messages, octets) = (self.messages, self.octets);
         let text =
             format!("STAT had {messages} messages of {octets} octets, LIST has {rows} of {sum}");
         Err(Fault::new(Kind::Stat, text))
@@ -126,34 +178,34 @@ impl Maildrop {
         Err(Fault::new(Kind::UidlSyntax, text))
     }
 
-    /// The end of UIDL: as many messages as STAT had, no two with one UIDL.
+    /// The end of UIDL: as many messages as STAT had.
     pub fn end_uidl(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.spoilt) {
-            return Ok(());
-        }
         let rows = self.ends.len();
-        if rows as u64 != u64::from(self.messages) {
-            let text = format!("STAT had {} messages, UIDL has {rows}", self.messages);
-            return Err(Fault::new(Kind::Stat, text));
+        let spoilt = std::mem::take(&mut self.spoilt);
+        match self.stat {
+            Some((messages, _)) if !spoilt && rows as u64 != u64::from(messages) => {
+                let text = format!("STAT had {messages} messages, UIDL has {rows}");
+                Err(Fault::new(Kind::Stat, text))
+            }
+            _ => Ok(()),
         }
-        let (uidls, ends) = (&self.uidls, &self.ends);
-        let uidl = |index: usize| {
-            let start = if index == 0 { 0 } else { ends[index - 1] };
-            &uidls[start..ends[index]]
-        };
-        self.sorted.clear();
-        self.sorted.extend(0..rows);
-        self.sorted.sort_unstable_by(|a, b| uidl(*a).cmp(uidl(*b)));
-        let twins = self
-            .sorted
+    }
+
+    /// Two messages with one UIDL.
+    pub fn twins(&mut self) -> Option<Fault> {
+        let mut sorted = std::mem::take(&mut self.sorted);
+        sorted.clear();
+        sorted.extend(0..self.ends.len());
+        sorted.sort_unstable_by(|a, b| self.uidl_at(*a).cmp(self.uidl_at(*b)));
+        let twins = sorted
             .windows(2)
-            .find(|pair| uidl(pair[0]) == uidl(pair[1]));
-        let Some(&[a, b]) = twins else {
-            return Ok(());
-        };
-        let (one, two) = (a.min(b) + 1, a.max(b) + 1);
-        let text = format!("messages {one} and {two} are both {}", readable(uidl(a)));
-        Err(Fault::new(Kind::UidlDuplicate, text))
+            .find(|pair| self.uidl_at(pair[0]) == self.uidl_at(pair[1]))
+            .map(|pair| (pair[0].min(pair[1]), pair[0].max(pair[1])));
+        self.sorted = sorted;
+        let (one, two) = twins?;
+        let uidl = readable(self.uidl_at(one));
+        let text = format!("messages {} and {} are both {uidl}", one + 1, two + 1);
+        Some(Fault::new(Kind::UidlDuplicate, text))
     }
 
     fn spoil(&mut self, row: &[u8], expected: u64, what: &str) -> Fault {
@@ -222,7 +274,7 @@ mod tests {
     #[test]
     fn stat_is_two_numbers() {
         let maildrop = with_stat(b"2 320 and more");
-        assert_eq!((maildrop.messages, maildrop.octets), (2, 320));
+        assert_eq!(maildrop.stat, Some((2, 320)));
         for text in [
             &b""[..],
             b"2",
@@ -303,7 +355,8 @@ mod tests {
         for row in [&b"1 ab"[..], b"2 a", b"3 abc", b"4 a"] {
             assert_eq!(kind(maildrop.take_uidl_row(row)), None);
         }
-        let fault = maildrop.end_uidl().expect_err("2 and 4");
+        assert_eq!(kind(maildrop.end_uidl()), None);
+        let fault = maildrop.twins().expect("2 and 4");
         assert_eq!(fault.kind, Kind::UidlDuplicate);
         assert!(fault.text.contains("2 and 4"), "{}", fault.text);
 

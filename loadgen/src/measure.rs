@@ -15,38 +15,62 @@ use crate::fault::{Fault, Kind};
 pub enum Phase {
     /// From `connect` until the connection stands.
     Connect,
+    /// The TLS handshake, from the client's first octet until it may send.
+    Tls,
     /// From there until the greeting.
     Greeting,
     /// A command: from its sending until the end of its reply.
+    Capa,
+    /// See [`Phase::Capa`].
+    Stls,
+    /// AUTH with all its challenges.
+    Auth,
+    /// See [`Phase::Capa`].
     User,
-    /// See [`Phase::User`].
+    /// See [`Phase::Capa`].
     Pass,
-    /// See [`Phase::User`].
+    /// See [`Phase::Capa`].
     Stat,
-    /// See [`Phase::User`].
+    /// See [`Phase::Capa`].
     List,
-    /// See [`Phase::User`].
+    /// See [`Phase::Capa`].
     Uidl,
-    /// See [`Phase::User`].
+    /// RETR, until the first line of its reply was read.
+    RetrFirst,
+    /// RETR, until the last octet.
     Retr,
-    /// See [`Phase::User`].
+    /// See [`Phase::Capa`].
+    Top,
+    /// See [`Phase::Capa`].
     Dele,
-    /// See [`Phase::User`].
+    /// See [`Phase::Capa`].
+    Noop,
+    /// See [`Phase::Capa`].
+    Rset,
+    /// See [`Phase::Capa`].
     Quit,
 }
 
 impl Phase {
     /// All of them, in the order of a session.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::Connect,
+        Self::Tls,
         Self::Greeting,
+        Self::Capa,
+        Self::Stls,
+        Self::Auth,
         Self::User,
         Self::Pass,
         Self::Stat,
         Self::List,
         Self::Uidl,
+        Self::RetrFirst,
         Self::Retr,
+        Self::Top,
         Self::Dele,
+        Self::Noop,
+        Self::Rset,
         Self::Quit,
     ];
 
@@ -54,14 +78,22 @@ impl Phase {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Tls => "tls",
             Self::Greeting => "greeting",
+            Self::Capa => "capa",
+            Self::Stls => "stls",
+            Self::Auth => "auth",
             Self::User => "user",
             Self::Pass => "pass",
             Self::Stat => "stat",
             Self::List => "list",
             Self::Uidl => "uidl",
+            Self::RetrFirst => "retr-first",
             Self::Retr => "retr",
+            Self::Top => "top",
             Self::Dele => "dele",
+            Self::Noop => "noop",
+            Self::Rset => "rset",
             Self::Quit => "quit",
         }
     }
@@ -138,6 +170,8 @@ pub struct Record {
     pub messages: u64,
     /// Octets of those, as LIST counts them.
     pub octets: u64,
+    /// Messages deleted: DELE and QUIT were answered with `+OK`.
+    pub deleted: u64,
     /// Bytes read from sockets.
     pub received: u64,
     /// Bytes written to sockets.
@@ -145,8 +179,58 @@ pub struct Record {
     /// From `connect` to the reply to QUIT, sessions without a fault.
     pub session: Histogram<u64>,
     phases: Vec<Histogram<u64>>,
+    /// Open loop: by how much the generator began sessions later than it
+    /// should, whatever the server did.
+    pub lag: Histogram<u64>,
     /// What went wrong.
     pub faults: Faults,
+    /// TLS handshakes that resumed an earlier session.
+    pub tls_resumed: u64,
+    /// TLS handshakes in full.
+    pub tls_full: u64,
+    /// Sessions that misbehaved, by [`crate::args::Chaos`].
+    pub chaos: [u64; 4],
+    /// Of those, sessions that the server ended or refused.
+    pub chaos_failed: u64,
+    /// The share of its time that the busiest thread was on a CPU.
+    pub busiest: f64,
+    /// Since the last cut.
+    recent: Histogram<u64>,
+    before: Totals,
+}
+
+/// Counts up to the last cut of the time line.
+#[derive(Clone, Debug, Default)]
+struct Totals {
+    from: f64,
+    failed: u64,
+    commands: u64,
+    messages: u64,
+    octets: u64,
+    faults: u64,
+}
+
+/// A second of the run, more or less.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// From the run's beginning, in seconds.
+    pub from: f64,
+    /// The same.
+    pub to: f64,
+    /// Sessions that ended with a fault.
+    pub failed: u64,
+    /// Replies.
+    pub commands: u64,
+    /// Messages fetched whole.
+    pub messages: u64,
+    /// Their octets.
+    pub octets: u64,
+    /// Faults.
+    pub faults: u64,
+    /// Open loop: sessions that are due and wait, at its end.
+    pub waiting: u64,
+    /// Of sessions without a fault, in nanoseconds.
+    pub session: Histogram<u64>,
 }
 
 impl Default for Record {
@@ -157,11 +241,20 @@ impl Default for Record {
             commands: 0,
             messages: 0,
             octets: 0,
+            deleted: 0,
             received: 0,
             sent: 0,
             session: latencies(),
             phases: vec![latencies(); Phase::ALL.len()],
+            lag: latencies(),
             faults: Faults::default(),
+            tls_resumed: 0,
+            tls_full: 0,
+            chaos: [0; 4],
+            chaos_failed: 0,
+            busiest: 0.0,
+            recent: latencies(),
+            before: Totals::default(),
         }
     }
 }
@@ -176,6 +269,38 @@ impl Record {
     pub fn session(&mut self, latency: Duration) {
         self.sessions += 1;
         add(&mut self.session, latency);
+        add(&mut self.recent, latency);
+    }
+
+    /// The generator began a session so late.
+    pub fn late(&mut self, lag: Duration) {
+        add(&mut self.lag, lag);
+    }
+
+    /// What was counted since the last cut, up to `now` seconds of the run.
+    pub fn cut_interval(&mut self, now: f64) -> Interval {
+        let totals = Totals {
+            from: now,
+            failed: self.failed,
+            commands: self.commands,
+            messages: self.messages,
+            octets: self.octets,
+            faults: self.faults.total(),
+        };
+        let before = std::mem::replace(&mut self.before, totals);
+        let session = self.recent.clone();
+        self.recent.reset();
+        Interval {
+            from: before.from,
+            to: now,
+            failed: self.failed - before.failed,
+            commands: self.commands - before.commands,
+            messages: self.messages - before.messages,
+            octets: self.octets - before.octets,
+            faults: self.faults.total() - before.faults,
+            waiting: 0,
+            session,
+        }
     }
 
     /// Something went wrong in a session of this user.
@@ -195,6 +320,7 @@ impl Record {
         self.commands += other.commands;
         self.messages += other.messages;
         self.octets += other.octets;
+        self.deleted += other.deleted;
         self.received += other.received;
         self.sent += other.sent;
         let same = "both have the bounds of latencies()";
@@ -202,7 +328,15 @@ impl Record {
         for (own, theirs) in self.phases.iter_mut().zip(other.phases) {
             own.add(theirs).expect(same);
         }
+        self.lag.add(other.lag).expect(same);
         self.faults.merge(other.faults);
+        self.tls_resumed += other.tls_resumed;
+        self.tls_full += other.tls_full;
+        for (own, theirs) in self.chaos.iter_mut().zip(other.chaos) {
+            *own += theirs;
+        }
+        self.chaos_failed += other.chaos_failed;
+        self.busiest = self.busiest.max(other.busiest);
     }
 }
 

@@ -1,117 +1,47 @@
 //! What a run is to do, checked: from arguments to a [`Plan`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum as _;
 
-use crate::dialogue::Profile;
+use crate::args::{Chaos, RunArgs};
+use crate::auth::Mechanism;
+use crate::dialogue::Conduct;
+use crate::pace::{Arrivals, Schedule};
+use crate::pool::Choice;
+use crate::proxy::{Network, Version};
+use crate::scenario::{Mix, Scenario};
+use crate::source::Source;
+use crate::tls::{Client, Mode};
 use crate::users::{self, Login};
 
-/// Loads a POP3 server, checks every reply, and says how fast it was.
-///
-/// Closed loop: --sessions of them are open at all times, each the successor of
-/// the one before; a user has one session at a time. Exit code 0: every session
-/// ended as it should; 1: something did not; 2: the arguments are wrong; 130:
-/// interrupted, with what was measured until then.
-#[derive(Debug, Parser)]
-#[command(name = "popcore-loadgen", version)]
-pub struct Args {
-    /// The server, as HOST:PORT
-    #[arg(long, value_name = "HOST:PORT")]
-    pub target: String,
-    /// Sessions at a time
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub sessions: usize,
-    /// How long new sessions are begun, in seconds; for idle, how long they are held
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
-    pub duration: f64,
-    /// What a session does
-    #[arg(long, value_enum)]
-    pub profile: ProfileName,
-    /// Threads [default: one for each CPU of --cpu, else one for every two CPUs]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Users, such as user{0..199} for user0 to user199
-    #[arg(
-        long,
-        value_name = "TEMPLATE",
-        required_unless_present = "users_file",
-        conflicts_with = "users_file"
-    )]
-    pub users: Option<String>,
-    /// Users, one user or user:password a line
-    #[arg(long, value_name = "FILE")]
-    pub users_file: Option<PathBuf>,
-    /// Password of users that have none of their own
-    #[arg(long, value_name = "TEXT")]
-    pub password: Option<String>,
-    /// Write the result as JSON to FILE, or to the standard output for -
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<String>,
-    /// Measure the CPU time and memory of these processes of the server
-    #[arg(long, value_name = "PID,..", value_delimiter = ',')]
-    pub server_pid: Vec<u32>,
-    /// Begin no more than N sessions
-    #[arg(long, value_name = "N")]
-    pub max_sessions: Option<u64>,
-    /// Pin the threads to these CPUs, such as 1 or 0,2-3
-    #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
-    pub cpu: Option<CpuList>,
-    /// Messages a session of the fetch profile fetches
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    pub messages: u32,
-    /// Seconds without a byte of an awaited reply until a session is given up
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
-    pub timeout: f64,
-    /// Chooses the messages that fetch fetches
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+/// How sessions come.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Load {
+    /// Each as the successor of the one before.
+    Closed,
+    /// On a schedule.
+    Open(Schedule, Arrivals),
 }
 
-/// The profiles by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProfileName {
-    /// USER PASS QUIT
-    Login,
-    /// USER PASS STAT UIDL QUIT
-    Poll,
-    /// USER PASS STAT LIST UIDL, RETR of --messages at random, QUIT
-    Fetch,
-    /// USER PASS STAT LIST, RETR and DELE of every message, QUIT
-    Drain,
-    /// USER PASS of all sessions, which are then held idle for --duration
-    Idle,
+/// Sessions that misbehave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misconduct {
+    /// Of all sessions.
+    pub share: f64,
+    /// One of these each; never empty.
+    pub kinds: Vec<Chaos>,
 }
 
-impl ProfileName {
-    /// The name in reports and in JSON.
-    pub fn name(self) -> String {
-        let value = self.to_possible_value().expect("no profile is hidden");
-        value.get_name().to_owned()
-    }
-}
-
-/// CPUs by number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CpuList(pub Vec<usize>);
-
-fn parse_cpus(text: &str) -> Result<CpuList, String> {
-    let number = |n: &str| match n.parse::<usize>() {
-        Ok(n) if n < rustix::thread::CpuSet::MAX_CPU => Ok(n),
-        _ => Err(format!("{n} is not the number of a CPU")),
-    };
-    let mut cpus = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first)?, number(last)?);
-        if last < first {
-            return Err(format!("{part} counts downwards"));
-        }
-        cpus.extend(first..=last);
-    }
-    Ok(CpuList(cpus))
+/// The PROXY protocol's header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    /// Its form.
+    pub version: Version,
+    /// Where sources are from; never empty.
+    pub sources: Vec<Network>,
 }
 
 /// A run, checked.
@@ -119,77 +49,192 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
 pub struct Plan {
     /// The server.
     pub target: SocketAddr,
-    /// What a session does.
-    pub profile: Profile,
-    /// Sessions at a time.
+    /// How sessions come.
+    pub load: Load,
+    /// How they behave.
+    pub conduct: Arc<Conduct>,
+    /// How some misbehave.
+    pub chaos: Option<Misconduct>,
+    /// Where there is TLS.
+    pub tls: Option<Client>,
+    /// Where connections begin with it.
+    pub header: Option<Header>,
+    /// Sessions at a time; open loop: the most.
     pub sessions: usize,
     /// How long sessions are begun, or held.
     pub duration: Duration,
     /// Threads, at most `sessions`.
     pub threads: usize,
     /// At least as many as `sessions`.
-    pub logins: Vec<Login>,
+    pub logins: Arc<[Login]>,
+    /// How they are chosen.
+    pub choice: Choice,
+    /// Deliveries a second.
+    pub deliver: Option<f64>,
     /// Most sessions to begin.
     pub max_sessions: u64,
     /// CPUs to pin threads to; empty: none.
     pub cpus: Vec<usize>,
     /// Without a byte for so long, a session is given up.
     pub timeout: Duration,
-    /// Of the choice of messages.
+    /// Of whatever is chosen at random.
     pub seed: u64,
     /// Source addresses to spread connections over; empty: the kernel's choice.
     pub sources: Vec<Ipv4Addr>,
 }
 
+/// Sessions at a time where nothing is said.
+const SESSIONS: usize = 32;
+
 impl Plan {
+    /// The run of `args` against its target number `target`.
+    ///
     /// Errors are for the operator: they name the argument and the remedy.
-    pub fn new(args: &Args) -> Result<Self, String> {
-        let target = resolve(&args.target)?;
-        let logins = match (&args.users, &args.users_file) {
-            (_, Some(path)) => users::from_file(path, args.password.as_deref())?,
-            (Some(template), None) => {
-                let password = args.password.as_deref();
-                users::from_template(template, password.ok_or("--users needs --password")?)?
-            }
-            (None, None) => return Err("--users or --users-file says who logs in".to_owned()),
+    pub fn new(args: &RunArgs, target: usize) -> Result<Self, String> {
+        let name = &args.target[target];
+        let address = resolve(name)?;
+        let logins = logins(args)?;
+        let duration = seconds("--duration", args.duration)?;
+        let load = match &args.rate {
+            Some(text) => Load::Open(Schedule::parse(text, duration)?, args.arrivals),
+            None => Load::Closed,
         };
-        let sessions = args.sessions;
-        if sessions == 0 {
-            return Err("--sessions is at least 1".to_owned());
+        let open = load != Load::Closed || args.series.find_max;
+        let sessions = args
+            .sessions
+            .unwrap_or(if open { logins.len() } else { SESSIONS });
+        enough(sessions, logins.len())?;
+        let mix = mix(args)?;
+        if mix.holds() && open {
+            return Err("idle sessions have no rate: leave --rate and --find-max out".to_owned());
         }
-        if logins.len() < sessions {
-            let users = logins.len();
-            return Err(format!(
-                "{sessions} sessions at a time need {sessions} users, and there are {users}: \
-                 a maildrop serves one session at a time; name more with --users or lower --sessions"
-            ));
-        }
+        let source = match &args.users.maildir {
+            Some(template) => Some(Source::read(template, &logins)?),
+            None => None,
+        };
         let cpus = args.cpu.clone().map(|list| list.0).unwrap_or_default();
         let threads = args.threads.unwrap_or_else(|| match cpus.len() {
             0 => std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2)),
             cpus => cpus,
         });
+        let deliver = args.users.deliver.as_deref().map(deliveries).transpose()?;
+        let sources = sources(address.ip(), mix.holds(), sessions);
         Ok(Self {
-            target,
-            profile: match args.profile {
-                ProfileName::Login => Profile::Login,
-                ProfileName::Poll => Profile::Poll,
-                ProfileName::Fetch => Profile::Fetch {
-                    messages: args.messages,
-                },
-                ProfileName::Drain => Profile::Drain,
-                ProfileName::Idle => Profile::Idle,
+            target: address,
+            duration: match &load {
+                Load::Open(schedule, _) => schedule.length(),
+                Load::Closed => duration,
             },
+            load,
+            conduct: Arc::new(Conduct {
+                mix,
+                mechanism: args.link.auth,
+                tls: args.link.tls,
+                source,
+            }),
+            chaos: chaos(args)?,
+            tls: tls(args, name)?,
+            header: args.link.proxy.map(|version| Header {
+                version,
+                sources: args.link.proxy_sources.clone(),
+            }),
             sessions,
-            duration: seconds("--duration", args.duration)?,
             threads: threads.clamp(1, sessions),
             logins,
+            choice: args.users.choose,
+            deliver,
             max_sessions: args.max_sessions.unwrap_or(u64::MAX),
             cpus,
             timeout: seconds("--timeout", args.timeout)?,
             seed: args.seed,
-            sources: sources(target.ip(), args.profile, sessions),
+            sources,
         })
+    }
+}
+
+fn logins(args: &RunArgs) -> Result<Arc<[Login]>, String> {
+    let password = args.users.password.as_deref();
+    let logins = if let Some(path) = &args.users.file {
+        users::from_file(path, password)?
+    } else if let Some(template) = &args.users.template {
+        users::from_template(template, password.ok_or("--users needs --password")?)?
+    } else if let Some(tree) = &args.users.tree {
+        users::from_maildirs(tree, password.ok_or("--users-from needs --password")?)?
+    } else {
+        return Err("--users, --users-file or --users-from says who logs in".to_owned());
+    };
+    if args.link.auth == Mechanism::User
+        && let Some(long) = logins.iter().find(|l| l.password.len() > users::LONGEST)
+    {
+        let (user, longest) = (&long.user, users::LONGEST);
+        return Err(format!(
+            "{user}: a password for PASS has at most {longest} octets"
+        ));
+    }
+    Ok(logins.into())
+}
+
+fn enough(sessions: usize, users: usize) -> Result<(), String> {
+    if sessions == 0 {
+        return Err("--sessions is at least 1".to_owned());
+    }
+    if users < sessions {
+        return Err(format!(
+            "{sessions} sessions at a time need {sessions} users, and there are {users}: a \
+             maildrop serves one session at a time; name more with --users or lower --sessions"
+        ));
+    }
+    Ok(())
+}
+
+fn mix(args: &RunArgs) -> Result<Mix, String> {
+    let (messages, pipelining) = (args.messages, args.pipelining);
+    match (&args.profile, &args.mix, &args.scenario) {
+        (Some(name), _, _) => Scenario::profile(name, messages, pipelining).map(Mix::of),
+        (None, Some(text), _) => Mix::parse(text, messages, pipelining),
+        (None, None, Some(path)) => Mix::from_file(path, pipelining),
+        (None, None, None) => {
+            Err("--profile, --mix or --scenario says what a session does".to_owned())
+        }
+    }
+}
+
+fn share(name: &str, value: f64) -> Result<f64, String> {
+    (0.0..=1.0)
+        .contains(&value)
+        .then_some(value)
+        .ok_or_else(|| format!("{name} {value}: a share is from 0 to 1"))
+}
+
+fn chaos(args: &RunArgs) -> Result<Option<Misconduct>, String> {
+    let share = share("--chaos", args.chaos)?;
+    let kinds = if args.chaos_kinds.is_empty() {
+        Chaos::value_variants().to_vec()
+    } else {
+        args.chaos_kinds.clone()
+    };
+    Ok((share > 0.0).then_some(Misconduct { share, kinds }))
+}
+
+fn tls(args: &RunArgs, target: &str) -> Result<Option<Client>, String> {
+    let link = &args.link;
+    let resumed = share("--resume", link.resume)?;
+    if link.tls == Mode::None {
+        return Ok(None);
+    }
+    let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = link.sni.as_deref().unwrap_or(host);
+    Client::new(name, link.ca.as_deref(), link.insecure, resumed).map(Some)
+}
+
+fn deliveries(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>();
+    match number {
+        Ok(rate) if rate > 0.0 && rate <= 100_000.0 => Ok(rate),
+        _ => Err(format!(
+            "--deliver {text}: write it as 100/s, up to 100000/s"
+        )),
     }
 }
 
@@ -216,8 +261,8 @@ const CONNECTIONS_PER_SOURCE: usize = 1_000;
 
 /// Held sessions each need a port of their own, of which an address has fewer
 /// than 30,000; on the loopback network there are addresses enough.
-fn sources(target: IpAddr, profile: ProfileName, sessions: usize) -> Vec<Ipv4Addr> {
-    if profile != ProfileName::Idle || !matches!(target, IpAddr::V4(v4) if v4.is_loopback()) {
+fn sources(target: IpAddr, held: bool, sessions: usize) -> Vec<Ipv4Addr> {
+    if !held || !matches!(target, IpAddr::V4(v4) if v4.is_loopback()) {
         return Vec::new();
     }
     let addresses = u32::try_from(sessions.div_ceil(CONNECTIONS_PER_SOURCE)).unwrap_or(u32::MAX);
@@ -230,11 +275,13 @@ fn sources(target: IpAddr, profile: ProfileName, sessions: usize) -> Vec<Ipv4Add
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::CommandLine;
+    use clap::Parser as _;
 
     fn plan(arguments: &str) -> Result<Plan, String> {
         let line = format!("popcore-loadgen --target 127.0.0.1:1110 {arguments}");
-        let args = Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
-        Plan::new(&args)
+        let args = CommandLine::try_parse_from(line.split_whitespace());
+        Plan::new(&args.map_err(|e| e.to_string())?.run, 0)
     }
 
     #[test]
@@ -246,9 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn an_open_loop_may_use_all_users() {
+        let open = plan("--profile poll --users u{0..99} --password p --rate 5/s:2s,9/s:3s");
+        let open = open.expect("sound");
+        assert_eq!(
+            (open.sessions, open.duration),
+            (100, Duration::from_secs(5))
+        );
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused() {
         for arguments in [
             "--profile none --users u --password p --sessions 1",
+            "--users u --password p --sessions 1",
             "--profile poll --users u --sessions 1",
             "--profile poll --sessions 1 --password p",
             "--profile poll --users u --password p --sessions 0",
@@ -257,15 +315,17 @@ mod tests {
             "--profile poll --users u --password p --sessions 1 --timeout nan",
             "--profile poll --users u --password p --sessions 1 --cpu 3-1",
             "--profile poll --users u --password p --sessions 1 --cpu 99999",
+            "--profile poll --users u --password p --sessions 1 --chaos 2",
+            "--profile poll --users u --password p --sessions 1 --rate 0/s",
+            "--profile idle --users u --password p --sessions 1 --rate 5/s",
+            "--profile poll --users u --password p --sessions 1 --deliver 5/s",
+            "--profile poll --users u --password p --sessions 1 --proxy-sources 10.0.0.0/8",
+            "--profile poll --users u --password p --sessions 1 --tls implicit --resume 2",
+            "--profile poll --mix poll=1 --users u --password p --sessions 1",
         ] {
             assert!(plan(arguments).is_err(), "{arguments}");
         }
         assert!(resolve("127.0.0.1").is_err(), "a port is needed");
-    }
-
-    #[test]
-    fn cpus_are_numbers_and_ranges() {
-        assert_eq!(parse_cpus("1,3-5"), Ok(CpuList(vec![1, 3, 4, 5])));
     }
 
     #[test]

@@ -10,7 +10,8 @@ impl Random {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -18,10 +19,25 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// A number from 0 to below 1.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "53 bits are what a double holds exactly"
+    )]
+    pub fn fraction(&mut self) -> f64 {
+        (self.number() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A number from 0 to below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        let number = self.number() % end as u64;
+        usize::try_from(number).expect("below an usize")
+    }
+
     /// A number from 1 to `last`, which is not 0. The bias of the remainder is
     /// below 2^-32, too small to matter here.
     fn up_to(&mut self, last: u32) -> u32 {
-        let number = self.next() % u64::from(last) + 1;
+        let number = self.number() % u64::from(last) + 1;
         u32::try_from(number).expect("at most last")
     }
 

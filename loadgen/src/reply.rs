@@ -9,6 +9,8 @@
 //! place, one search for LF a line, because a generator that copies what it
 //! fetches would be slower than the servers it measures.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::fault::{Fault, Kind, readable};
 
 /// Longest reply line in octets, its CRLF included (RFC 2449, section 4).
@@ -23,6 +25,8 @@ pub enum Shape {
     Rows,
     /// A message up to a line with a single dot.
     Message,
+    /// Nothing; but `+ ` may come instead, which asks for more (RFC 5034).
+    Challenge,
 }
 
 /// The next thing that a server said.
@@ -37,6 +41,8 @@ pub enum Item<'a> {
         /// Whether the reply ends here.
         last: bool,
     },
+    /// The text behind `+ `.
+    Challenge(&'a [u8]),
     /// One row of a listing, unstuffed, without its CRLF.
     Row(&'a [u8]),
     /// The end of a listing.
@@ -86,6 +92,19 @@ pub struct ReplyReader {
     /// `partial` was handed out and is dropped at the next call.
     spent: bool,
     bare_lf: u32,
+    /// Of the message under way, where hashes are wanted.
+    hasher: Option<Sha256>,
+}
+
+/// The head of the SHA-256 of a message with CRLF as its line ends.
+pub type Digest = u128;
+
+/// The digest that a hasher has come to; it begins anew.
+pub fn digest(hasher: &mut Sha256) -> Digest {
+    let hash: [u8; 32] = hasher.finalize_reset().into();
+    hash[..16]
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | u128::from(*byte))
 }
 
 impl Default for ReplyReader {
@@ -95,17 +114,31 @@ impl Default for ReplyReader {
             partial: Vec::new(),
             spent: false,
             bare_lf: 0,
+            hasher: None,
         }
     }
 }
 
 impl ReplyReader {
+    /// From now on messages are hashed: see [`ReplyReader::take_digest`].
+    pub fn hash_messages(&mut self) {
+        self.hasher = Some(Sha256::new());
+    }
+
+    /// The digest of the message that has just ended, where they are hashed.
+    pub fn take_digest(&mut self) -> Option<Digest> {
+        self.hasher.as_mut().map(digest)
+    }
+
     /// Forgets an unfinished reply: the reader is at a new connection.
     pub fn reset(&mut self) {
         self.state = State::Quiet;
         self.partial.clear();
         self.spent = false;
         self.bare_lf = 0;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.reset();
+        }
     }
 
     /// A command was sent whose positive reply has this shape.
@@ -115,6 +148,11 @@ impl ReplyReader {
             "a reply is still unfinished"
         );
         self.state = State::Status(shape);
+    }
+
+    /// Whether no reply is expected.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.state, State::Quiet)
     }
 
     /// Status lines and rows that ended in LF alone since the last call.
@@ -144,7 +182,7 @@ impl ReplyReader {
                 Err(Fault::new(Kind::ExtraData, text))
             }
             State::Message(place, message) => {
-                if !message.read(place, input) {
+                if !message.read(place, input, self.hasher.as_mut()) {
                     return Ok(None);
                 }
                 let message = *message;
@@ -181,12 +219,18 @@ impl ReplyReader {
         });
         match self.state {
             State::Status(shape) => {
+                if shape == Shape::Challenge
+                    && let Some(text) = challenge(line)
+                {
+                    self.state = State::Quiet;
+                    return Ok(Some(Item::Challenge(text)));
+                }
                 let (ok, text) = status(line)?;
-                let last = !ok || shape == Shape::Line;
+                let last = !ok || matches!(shape, Shape::Line | Shape::Challenge);
                 self.state = match shape {
                     _ if last => State::Quiet,
                     Shape::Message => State::Message(Place::Start, Message::default()),
-                    Shape::Line | Shape::Rows => State::Rows,
+                    Shape::Line | Shape::Challenge | Shape::Rows => State::Rows,
                 };
                 Ok(Some(Item::Status { ok, text, last }))
             }
@@ -210,6 +254,15 @@ impl ReplyReader {
     }
 }
 
+/// The text of a challenge.
+fn challenge(line: &[u8]) -> Option<&[u8]> {
+    match line.strip_prefix(b"+")? {
+        [] => Some(&[]),
+        [b' ', text @ ..] => Some(text),
+        _ => None,
+    }
+}
+
 /// `+OK` or `-ERR`, and the text behind it.
 fn status(line: &[u8]) -> Result<(bool, &[u8]), Fault> {
     let parsed = [(true, b"+OK".as_slice()), (false, b"-ERR")]
@@ -227,7 +280,17 @@ fn status(line: &[u8]) -> Result<(bool, &[u8]), Fault> {
 
 impl Message {
     /// Counts what of `input` belongs to the message. True at its end.
-    fn read(&mut self, place: &mut Place, input: &mut &[u8]) -> bool {
+    fn read(
+        &mut self,
+        place: &mut Place,
+        input: &mut &[u8],
+        mut hasher: Option<&mut Sha256>,
+    ) -> bool {
+        let mut hash = |bytes: &[u8]| {
+            if let Some(hasher) = &mut hasher {
+                hasher.update(bytes);
+            }
+        };
         while let Some((&first, rest)) = input.split_first() {
             match (*place, first) {
                 (Place::Start, b'.') => *place = Place::Dot,
@@ -239,6 +302,7 @@ impl Message {
                 }
                 (Place::Dot, b'.') => {
                     self.octets += 1;
+                    hash(b".");
                     *place = Place::Inside { after_cr: false };
                 }
                 (Place::Dot, _) => {
@@ -249,6 +313,7 @@ impl Message {
                 (Place::DotCr, _) => {
                     self.unstuffed += 1;
                     self.octets += 1;
+                    hash(b"\r");
                     *place = Place::Inside { after_cr: true };
                     continue;
                 }
@@ -257,7 +322,9 @@ impl Message {
                     continue;
                 }
                 (Place::Inside { after_cr }, _) => {
+                    let before = *input;
                     *place = self.read_lines(after_cr, input);
+                    hash(&before[..before.len() - input.len()]);
                     continue;
                 }
             }

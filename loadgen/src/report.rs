@@ -1,41 +1,53 @@
-//! The result of a run: as a table for people and as JSON for programs.
+//! The result of a run: as a table for people, as JSON for programs, and as a
+//! page with plots.
 //!
-//! Both are made from one [`Report`], so that they cannot disagree. Field names
+//! All are made from one [`Report`], so that they cannot disagree. Field names
 //! are stable: fields may be added, none is renamed or changes its unit. Times
 //! in `_us` are microseconds, sizes in `_bytes` octets.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::args::{Chaos, RunArgs};
+use crate::environment::Environment;
+use crate::hdr;
 use crate::measure::{Phase, Record};
-use crate::plan::{Args, Plan};
+use crate::plan::{Load, Plan};
 use crate::run::{Outcome, ServerUse};
+use crate::timeline::Moment;
 
 /// Everything that is reported of a run.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Version of the generator.
-    pub version: &'static str,
+    pub version: String,
     /// As on the command line.
     pub target: String,
-    /// As on the command line.
+    /// The profile, or the mix.
     pub profile: String,
-    /// Sessions at a time.
+    /// `closed` or `open`.
+    pub load: String,
+    /// As on the command line.
+    pub rate: Option<String>,
+    /// Sessions at a time; open loop: the most.
     pub concurrent_sessions: usize,
     /// Threads of the generator.
     pub threads: usize,
     /// Users.
     pub users: usize,
-    /// Of the choice of messages.
+    /// Of whatever is chosen at random.
     pub seed: u64,
+    /// When the run began, in seconds of Unix time.
+    pub started_unix_s: f64,
     /// The operator ended the run early.
     pub interrupted: bool,
     /// Why the run was given up.
     pub given_up: Option<String>,
+    /// Why the figures are the generator's more than the server's.
+    pub invalid: Option<String>,
     /// From the first connection to the end of the last session.
     pub elapsed_s: f64,
     /// Sessions without a fault.
@@ -48,26 +60,86 @@ pub struct Report {
     pub messages: u64,
     /// Octets of those as LIST counts them.
     pub message_bytes: u64,
-    /// Bytes read from sockets.
+    /// Messages deleted, as QUIT confirmed.
+    pub deleted: u64,
+    /// Messages delivered, with `--deliver`.
+    pub delivered: Option<u64>,
+    /// Bytes of replies, without TLS.
     pub received_bytes: u64,
-    /// Bytes written to sockets.
+    /// Bytes of commands, without TLS.
     pub sent_bytes: u64,
     /// The same by time.
     pub rates: Rates,
     /// What went wrong.
     pub errors: Errors,
-    /// By `session` and the names of phases; only what occurred.
-    pub latency_us: BTreeMap<&'static str, Latency>,
+    /// By `session`, the names of phases, and `lag`; only what occurred.
+    pub latency_us: BTreeMap<String, Latency>,
+    /// TLS handshakes.
+    pub tls: Option<Handshakes>,
+    /// Sessions that misbehaved.
+    pub chaos: Option<Misbehaved>,
     /// What the generator itself used.
     pub generator: Generator,
-    /// What the server used, with `--server-pid`.
+    /// What the server used, where it was named.
     pub server: Option<Server>,
     /// The idle profile's own figures.
     pub idle: Option<Idle>,
+    /// How the rate was found, with `--find-max`.
+    pub search: Option<Search>,
+    /// Second by second.
+    pub timeline: Vec<Moment>,
+    /// The latencies as histograms in nanoseconds, compressed and in base64.
+    pub histograms: BTreeMap<String, String>,
+    /// Where and how it was measured.
+    pub environment: Environment,
+}
+
+/// The search for the highest rate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Search {
+    /// What had to hold.
+    pub slo: String,
+    /// What a closed loop reached before it.
+    pub closed_loop_per_s: f64,
+    /// The highest rate that held. `None`: none did.
+    pub max_rate_per_s: Option<f64>,
+    /// What broke at the lowest rate that did not hold.
+    pub gave_way: Option<String>,
+    /// In order.
+    pub trials: Vec<Trial>,
+}
+
+/// One rate of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trial {
+    /// Sessions a second.
+    pub rate_per_s: f64,
+    /// Whether all held.
+    pub holds: bool,
+    /// What did not.
+    pub gave_way: Option<String>,
+}
+
+/// TLS handshakes, those of sessions that misbehave left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// In full.
+    pub full: u64,
+    /// Of an earlier session.
+    pub resumed: u64,
+}
+
+/// Sessions that misbehaved: they are in no other figure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Misbehaved {
+    /// By how.
+    pub sessions: BTreeMap<String, u64>,
+    /// Those that the server ended or refused, as it may.
+    pub ended_by_server: u64,
 }
 
 /// Counts by time.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rates {
     /// Sessions without a fault, a second.
     pub sessions_per_s: f64,
@@ -80,16 +152,16 @@ pub struct Rates {
 }
 
 /// What went wrong.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Errors {
     /// Occurrences of all kinds.
     pub total: u64,
     /// By kind.
-    pub kinds: BTreeMap<&'static str, ErrorKind>,
+    pub kinds: BTreeMap<String, ErrorKind>,
 }
 
 /// One kind of error.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ErrorKind {
     /// Occurrences.
     pub count: u64,
@@ -98,7 +170,7 @@ pub struct ErrorKind {
 }
 
 /// A distribution of latencies in microseconds.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
     /// How many were measured.
     pub count: u64,
@@ -117,16 +189,18 @@ pub struct Latency {
 }
 
 /// The generator's own use.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Generator {
     /// CPU time.
     pub cpu_s: f64,
     /// CPU time by sessions, failed ones included.
     pub cpu_us_per_session: Option<f64>,
+    /// Share of its time that the busiest thread was on a CPU.
+    pub busiest_thread: f64,
 }
 
 /// The server's use.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Server {
     /// CPU time from before the first connection until after the last.
     pub cpu_s: f64,
@@ -134,8 +208,20 @@ pub struct Server {
     pub cpu_us_per_session: Option<f64>,
     /// CPU time by time: 1 is one CPU fully used.
     pub cpus_used: f64,
-    /// Threads at the end.
+    /// Threads at the end, or with all sessions held.
     pub threads: u64,
+    /// Processes likewise.
+    pub processes: u64,
+    /// The most processes that were seen at a time.
+    pub most_processes: u64,
+    /// Context switches that a thread asked for, of threads that are there still.
+    pub voluntary_switches: u64,
+    /// Context switches that it did not ask for, likewise.
+    pub involuntary_switches: u64,
+    /// The most anonymous memory that was seen during the run.
+    pub anonymous_most_bytes: u64,
+    /// That less what there was before, by sessions at a time.
+    pub anonymous_per_concurrent_session_bytes: f64,
     /// Resident before the first connection.
     pub resident_before_bytes: u64,
     /// Resident at the end, or with all sessions held idle.
@@ -151,7 +237,7 @@ pub struct Server {
 }
 
 /// The idle profile.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Idle {
     /// Sessions held together when the time was up.
     pub held: u64,
@@ -167,53 +253,73 @@ pub struct Idle {
     clippy::cast_precision_loss,
     reason = "counts and sizes of a run stay far below 2^53"
 )]
-fn float(count: u64) -> f64 {
+pub fn float(count: u64) -> f64 {
     count as f64
 }
 
 impl Report {
-    /// The report of this outcome.
-    pub fn new(args: &Args, plan: &Plan, outcome: &Outcome) -> Self {
+    /// The report of this outcome of a run against target number `target`.
+    pub fn new(args: &RunArgs, target: usize, plan: &Plan, outcome: &Outcome) -> Self {
         let record = &outcome.record;
         let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
         let all = record.sessions + record.failed;
+        let started = outcome.started.duration_since(UNIX_EPOCH);
+        let handshakes = (record.tls_full + record.tls_resumed > 0).then_some(Handshakes {
+            full: record.tls_full,
+            resumed: record.tls_resumed,
+        });
         Self {
-            version: env!("CARGO_PKG_VERSION"),
-            target: args.target.clone(),
-            profile: args.profile.name(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            target: args.target[target].clone(),
+            profile: plan.conduct.mix.name(),
+            load: match plan.load {
+                Load::Closed => "closed".to_owned(),
+                Load::Open(..) => "open".to_owned(),
+            },
+            rate: args.rate.clone(),
             concurrent_sessions: plan.sessions,
             threads: plan.threads,
             users: plan.logins.len(),
             seed: plan.seed,
+            started_unix_s: started.unwrap_or_default().as_secs_f64(),
             interrupted: outcome.interrupted,
             given_up: outcome.given_up.clone(),
+            invalid: outcome.invalid.clone(),
             elapsed_s: seconds,
             sessions: record.sessions,
             failed_sessions: record.failed,
             commands: record.commands,
             messages: record.messages,
             message_bytes: record.octets,
+            deleted: record.deleted,
+            delivered: outcome.delivered,
             received_bytes: record.received,
             sent_bytes: record.sent,
-            rates: Rates {
-                sessions_per_s: float(record.sessions) / seconds,
-                commands_per_s: float(record.commands) / seconds,
-                messages_per_s: float(record.messages) / seconds,
-                received_mb_per_s: float(record.received) / 1e6 / seconds,
-            },
+            rates: Rates::new(record, seconds),
             errors: errors(record),
-            latency_us: latencies(record),
+            latency_us: histograms(record)
+                .map(|(name, histogram)| (name.to_owned(), Latency::new(histogram)))
+                .collect(),
+            tls: handshakes,
+            chaos: plan.chaos.as_ref().map(|_| Misbehaved::new(record)),
             generator: Generator {
                 cpu_s: outcome.own_cpu.as_secs_f64(),
                 cpu_us_per_session: per_session(outcome.own_cpu, all),
+                busiest_thread: record.busiest,
             },
             server: outcome
                 .server
                 .as_ref()
-                .map(|used| Server::new(used, seconds, all)),
+                .map(|used| Server::new(used, seconds, all, plan.sessions)),
             idle: outcome
                 .held
                 .map(|held| Idle::new(held, outcome.server.as_ref())),
+            search: None,
+            timeline: outcome.timeline.clone(),
+            histograms: histograms(record)
+                .map(|(name, histogram)| (name.to_owned(), hdr::encode(histogram)))
+                .collect(),
+            environment: Environment::here(),
         }
     }
 
@@ -221,124 +327,22 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         self.errors.total == 0 && self.given_up.is_none() && self.sessions > 0
     }
-
-    /// The table for people.
-    pub fn table(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = self.write_to(&mut text);
-        text
-    }
-
-    fn write_to(&self, out: &mut String) -> std::fmt::Result {
-        let (profile, target) = (&self.profile, &self.target);
-        let (sessions, threads, seconds) = (self.concurrent_sessions, self.threads, self.elapsed_s);
-        writeln!(
-            out,
-            "{profile} against {target}: {sessions} sessions at a time on {threads} threads, {seconds:.2} s"
-        )?;
-        if self.interrupted {
-            writeln!(out, "interrupted: the figures are those until then")?;
-        }
-        writeln!(out)?;
-        let rates = &self.rates;
-        writeln!(out, "{:<10}{:>14}{:>16}", "", "count", "a second")?;
-        for (name, count, rate) in [
-            ("sessions", self.sessions, rates.sessions_per_s),
-            ("commands", self.commands, rates.commands_per_s),
-            ("messages", self.messages, rates.messages_per_s),
-            (
-                "MB read",
-                self.received_bytes / 1_000_000,
-                rates.received_mb_per_s,
-            ),
-        ] {
-            writeln!(out, "{name:<10}{count:>14}{rate:>16.1}")?;
-        }
-        self.write_latencies(out)?;
-        self.write_use(out)?;
-        self.write_errors(out)
-    }
-
-    fn write_latencies(&self, out: &mut String) -> std::fmt::Result {
-        write!(out, "\n{:<10}", "latency us")?;
-        for column in ["count", "p50", "p90", "p99", "p99.9", "max"] {
-            write!(out, "{column:>12}")?;
-        }
-        writeln!(out)?;
-        let names = std::iter::once("session").chain(Phase::ALL.map(Phase::name));
-        for name in names {
-            if let Some(row) = self.latency_us.get(name) {
-                write!(out, "{name:<10}{:>12}", row.count)?;
-                for value in [row.p50, row.p90, row.p99, row.p999, row.max] {
-                    write!(out, "{value:>12.1}")?;
-                }
-                writeln!(out)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write_use(&self, out: &mut String) -> std::fmt::Result {
-        let each = |us: Option<f64>| us.map_or("-".to_owned(), |us| format!("{us:.1} us"));
-        let mib = |bytes: u64| float(bytes) / 1_048_576.0;
-        let own = &self.generator;
-        let session = each(own.cpu_us_per_session);
-        writeln!(
-            out,
-            "\ngenerator {:.2} s of CPU, {session} a session",
-            own.cpu_s
-        )?;
-        if let Some(server) = &self.server {
-            let session = each(server.cpu_us_per_session);
-            writeln!(
-                out,
-                "server    {:.2} s of CPU, {session} a session, {:.2} CPUs used; \
-                 {:.1} MiB resident ({:.1} before), {:.1} MiB of it anonymous, {} threads",
-                server.cpu_s,
-                server.cpus_used,
-                mib(server.resident_bytes),
-                mib(server.resident_before_bytes),
-                mib(server.anonymous_bytes),
-                server.threads
-            )?;
-        }
-        if let Some(idle) = &self.idle {
-            write!(out, "idle      {} sessions held", idle.held)?;
-            if let (Some(bytes), Some(cpu)) = (idle.server_bytes_per_session, idle.server_cpu_s) {
-                write!(
-                    out,
-                    ", {bytes:.0} bytes of the server's own memory each, {cpu:.3} s of its CPU meanwhile"
-                )?;
-            }
-            writeln!(out)?;
-        }
-        Ok(())
-    }
-
-    fn write_errors(&self, out: &mut String) -> std::fmt::Result {
-        if self.errors.total == 0 {
-            return writeln!(out, "errors    none");
-        }
-        let (total, failed) = (self.errors.total, self.failed_sessions);
-        writeln!(out, "errors    {total} in {failed} sessions")?;
-        for (name, kind) in &self.errors.kinds {
-            writeln!(out, "  {name:<16}{:>10}", kind.count)?;
-            for example in &kind.examples {
-                writeln!(out, "    {example}")?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Server {
-    fn new(used: &ServerUse, seconds: f64, sessions: u64) -> Self {
+    fn new(used: &ServerUse, seconds: f64, sessions: u64, concurrent: usize) -> Self {
+        let grown = float(used.most.anonymous) - float(used.before.anonymous);
         Self {
             cpu_s: used.cpu.as_secs_f64(),
             cpu_us_per_session: per_session(used.cpu, sessions),
             cpus_used: used.cpu.as_secs_f64() / seconds,
             threads: used.after.threads,
+            processes: used.after.processes,
+            most_processes: used.most.processes,
+            voluntary_switches: used.switches.0,
+            involuntary_switches: used.switches.1,
+            anonymous_most_bytes: used.most.anonymous,
+            anonymous_per_concurrent_session_bytes: grown / float(concurrent as u64),
             resident_before_bytes: used.before.resident,
             resident_bytes: used.after.resident,
             resident_peak_bytes: used.after.peak,
@@ -379,22 +383,58 @@ fn errors(record: &Record) -> Errors {
         kinds: record
             .faults
             .kinds()
-            .map(|(name, seen)| (name.name(), kind(seen)))
+            .map(|(name, seen)| (name.name().to_owned(), kind(seen)))
             .collect(),
     }
 }
 
-fn latencies(record: &Record) -> BTreeMap<&'static str, Latency> {
+/// All latencies that occurred, by name.
+fn histograms(record: &Record) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
     let phases = Phase::ALL.map(|phase| (phase.name(), record.latencies(phase)));
-    std::iter::once(("session", &record.session))
+    [("session", &record.session), ("lag", &record.lag)]
+        .into_iter()
         .chain(phases)
         .filter(|(_, histogram)| !histogram.is_empty())
-        .map(|(name, histogram)| (name, Latency::new(histogram)))
-        .collect()
+}
+
+/// Names of latencies in the order of a session.
+pub fn latency_names() -> impl Iterator<Item = &'static str> {
+    std::iter::once("session")
+        .chain(Phase::ALL.map(Phase::name))
+        .chain(["lag"])
+}
+
+impl Rates {
+    fn new(record: &Record, seconds: f64) -> Self {
+        Self {
+            sessions_per_s: float(record.sessions) / seconds,
+            commands_per_s: float(record.commands) / seconds,
+            messages_per_s: float(record.messages) / seconds,
+            received_mb_per_s: float(record.received) / 1e6 / seconds,
+        }
+    }
+}
+
+impl Misbehaved {
+    fn new(record: &Record) -> Self {
+        use clap::ValueEnum as _;
+        let name = |kind: &Chaos| {
+            let value = kind.to_possible_value().expect("no kind is hidden");
+            value.get_name().to_owned()
+        };
+        let kinds = Chaos::value_variants().iter();
+        Self {
+            sessions: kinds
+                .map(|kind| (name(kind), record.chaos[*kind as usize]))
+                .collect(),
+            ended_by_server: record.chaos_failed,
+        }
+    }
 }
 
 impl Latency {
-    fn new(nanos: &Histogram<u64>) -> Self {
+    /// Of latencies in nanoseconds.
+    pub fn new(nanos: &Histogram<u64>) -> Self {
         let at = |percentile: f64| float(nanos.value_at_percentile(percentile)) / 1e3;
         Self {
             count: nanos.len(),

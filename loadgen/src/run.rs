@@ -5,34 +5,48 @@
 //! last, so that the CPU time belongs to exactly the sessions that are counted.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::dialogue::Profile;
 use crate::engine::{Engine, Shared};
-use crate::measure::Record;
-use crate::plan::Plan;
-use crate::server_process::{Memory, Observation};
+use crate::live::View;
+use crate::measure::{Interval, Record};
+use crate::plan::{Load, Plan};
+use crate::random::Random;
+use crate::server_process::{Memory, Observation, Watched};
+use crate::source::Source;
+use crate::timeline::{Moment, Timeline};
 
 /// How often the coordinator looks at the clock and the signals.
 const LOOK: Duration = Duration::from_millis(10);
+/// How often it looks at the server's memory, and shows how things are.
+const SAMPLE: Duration = Duration::from_millis(500);
 /// Failures without a single success after which a run is given up.
 const HOPELESS: u64 = 20;
 /// Descriptors beside those of the sessions.
 const OTHER_DESCRIPTORS: u64 = 32;
+/// A thread that is on its CPU for more of its time than this has no more to
+/// give: what it measures is itself.
+const BUSIEST: f64 = 0.95;
+/// By how much one session in a hundred may begin late before the schedule is
+/// no longer what was asked for.
+const LATEST: Duration = Duration::from_millis(10);
 
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
     /// What all threads counted.
     pub record: Record,
+    /// The same second by second.
+    pub timeline: Vec<Moment>,
+    /// When it began.
+    pub started: SystemTime,
     /// From the first connection to the end of the last session.
     pub elapsed: Duration,
     /// CPU time of this process for it.
@@ -41,10 +55,14 @@ pub struct Outcome {
     pub server: Option<ServerUse>,
     /// Sessions that were held idle together, for that profile.
     pub held: Option<u64>,
+    /// Messages delivered.
+    pub delivered: Option<u64>,
     /// The operator ended the run early.
     pub interrupted: bool,
     /// Why the run was given up.
     pub given_up: Option<String>,
+    /// Why the figures are the generator's more than the server's.
+    pub invalid: Option<String>,
 }
 
 /// What the server used.
@@ -54,87 +72,206 @@ pub struct ServerUse {
     pub cpu: Duration,
     /// CPU time while sessions were held idle.
     pub idle_cpu: Option<Duration>,
+    /// Context switches, voluntary and not, of threads that are there still.
+    pub switches: (u64, u64),
     /// Memory before the first connection.
     pub before: Memory,
     /// Memory with all sessions held, or else at the end.
     pub after: Memory,
+    /// The most anonymous memory and processes that were seen during the run.
+    pub most: Memory,
 }
 
-/// Plays the plan.
+/// Plays the plan. `interrupt` is the operator's wish to end.
 ///
 /// Errors are for the operator: what could not be had, and the remedy.
-pub fn run(plan: &Plan, server_pids: &[u32]) -> Result<Outcome, String> {
+pub fn run(
+    plan: &Plan,
+    watched: Option<&Watched>,
+    interrupt: &AtomicBool,
+    view: View,
+) -> Result<Outcome, String> {
     raise_descriptors(plan.sessions)?;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupt))
-            .map_err(|e| format!("signal {signal} cannot be handled: {e}"))?;
-    }
-    let server = match server_pids {
-        [] => None,
-        pids => {
-            let observation = Observation::begin(pids)?;
+    let server = match watched {
+        None => None,
+        Some(watched) => {
+            let observation = Observation::begin(watched)?;
             let before = observation.memory()?;
             Some((observation, before))
         }
     };
     let shared = Shared::default();
+    let own_before = own_cpu();
+    let (sender, receiver) = mpsc::channel();
+    let clock = SystemTime::now();
     let started = Instant::now();
     let mut watch = Watch {
         plan,
         shared: &shared,
-        interrupt: &interrupt,
+        interrupt,
         observation: server.as_ref().map(|(observation, _)| observation),
+        started,
+        intervals: receiver,
+        timeline: Timeline::default(),
+        errors: 0,
+        view,
+        next_sample: started + SAMPLE,
+        most: Memory::default(),
         held: None,
         given_up: None,
     };
-    let record = thread::scope(|scope| {
-        let threads: Vec<_> = (0..plan.threads)
-            .map(|number| {
-                let shared = &shared;
-                scope.spawn(move || play(plan, shared, number))
-            })
-            .collect();
-        let alive = || threads.iter().any(|thread| !thread.is_finished());
-        let watched = watch.until_over(started, &alive);
-        let mut all = Record::default();
-        for thread in threads {
-            all.merge(
-                thread
-                    .join()
-                    .map_err(|_| "a thread panicked".to_owned())??,
-            );
-        }
-        watched.map(|()| all)
-    })?;
+    let record = play_all(plan, &shared, sender, &mut watch)?;
     let elapsed = started.elapsed();
-    let Watch { held, given_up, .. } = watch;
-    let server = server.map(|(observation, before)| {
-        Ok::<_, String>(ServerUse {
-            cpu: observation.cpu()?,
-            idle_cpu: held.as_ref().and_then(|held| held.cpu),
-            before,
-            after: match held.as_ref().and_then(|held| held.memory) {
-                Some(memory) => memory,
-                None => observation.memory()?,
-            },
-        })
-    });
-    Ok(Outcome {
+    let own_cpu = own_cpu().saturating_sub(own_before);
+    watch.gather();
+    let held = watch.held.take();
+    let server = server
+        .as_ref()
+        .map(|(observation, before)| used(observation, before, held.as_ref(), &watch.most))
+        .transpose()?;
+    let mut outcome = Outcome {
+        invalid: invalid(plan, &record),
         record,
+        timeline: std::mem::take(&mut watch.timeline).moments(),
+        started: clock,
         elapsed,
-        own_cpu: own_cpu(),
-        server: server.transpose()?,
+        own_cpu,
+        server,
         held: held.map(|held| held.sessions),
+        delivered: plan
+            .deliver
+            .and(plan.conduct.source.as_ref().map(Source::delivered)),
         interrupted: interrupt.load(Relaxed),
-        given_up,
+        given_up: watch.given_up.take(),
+    };
+    audit(plan, &mut outcome)?;
+    Ok(outcome)
+}
+
+/// What the server used, once the run is over.
+fn used(
+    observation: &Observation,
+    before: &Memory,
+    held: Option<&Held>,
+    most: &Memory,
+) -> Result<ServerUse, String> {
+    let after = match held.and_then(|held| held.memory) {
+        Some(memory) => memory,
+        None => observation.memory()?,
+    };
+    Ok(ServerUse {
+        cpu: observation.cpu()?,
+        idle_cpu: held.and_then(|held| held.cpu),
+        switches: observation.context_switches()?,
+        before: *before,
+        after,
+        most: most.at_least(&after),
     })
 }
 
+/// All threads, and the coordinator beside them.
+fn play_all(
+    plan: &Plan,
+    shared: &Shared,
+    sender: Sender<Interval>,
+    watch: &mut Watch<'_>,
+) -> Result<Record, String> {
+    let started = watch.started;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..plan.threads)
+            .map(|number| {
+                let sender = sender.clone();
+                scope.spawn(move || play(plan, shared, sender, started, number))
+            })
+            .collect();
+        drop(sender);
+        let postman = plan
+            .deliver
+            .map(|rate| scope.spawn(move || deliver(plan, shared, rate)));
+        let alive = || threads.iter().any(|thread| !thread.is_finished());
+        let watched = watch.until_over(&alive);
+        let mut all = Record::default();
+        let panicked = |_| "a thread panicked".to_owned();
+        for thread in threads {
+            all.merge(thread.join().map_err(panicked)??);
+        }
+        if let Some(postman) = postman {
+            postman.join().map_err(panicked)??;
+        }
+        watched.map(|()| all)
+    })
+}
+
+/// Delivers mail until no session is begun any more.
+fn deliver(plan: &Plan, shared: &Shared, rate: f64) -> Result<(), String> {
+    let Some(source) = &plan.conduct.source else {
+        return Ok(());
+    };
+    let mut random = Random::new(plan.seed.rotate_left(32));
+    let (started, gap) = (Instant::now(), Duration::from_secs_f64(1.0 / rate));
+    for number in 0..u32::MAX {
+        let due = started + gap.saturating_mul(number);
+        loop {
+            if shared.stop.load(Relaxed) {
+                return Ok(());
+            }
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::sleep(left.min(LOOK));
+        }
+        let user = random.below(plan.logins.len());
+        if let Err(error) = source.deliver(user, plan.seed) {
+            shared.stop.store(true, Relaxed);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the generator kept up, and if not, why.
+fn invalid(plan: &Plan, record: &Record) -> Option<String> {
+    let late = Duration::from_nanos(record.lag.value_at_percentile(99.0));
+    if plan.load != Load::Closed && late > LATEST {
+        return Some(format!(
+            "the generator fell behind its schedule: one session in a hundred began more than \
+             {:.1} ms late (its busiest thread was on its CPU for {:.0} % of the time); give it \
+             more --threads and CPUs, or lower --rate",
+            late.as_secs_f64() * 1e3,
+            record.busiest * 100.0
+        ));
+    }
+    (record.busiest > BUSIEST).then(|| {
+        format!(
+            "the generator had no CPU left: its busiest thread was on its CPU for {:.0} % of the \
+             time; give it more --threads and CPUs",
+            record.busiest * 100.0
+        )
+    })
+}
+
+/// Compares the Maildirs with what should be in them.
+fn audit(plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
+    let Some(source) = &plan.conduct.source else {
+        return Ok(());
+    };
+    for (user, fault) in source.audit()? {
+        outcome.record.fault(&fault, &plan.logins[user].user);
+    }
+    Ok(())
+}
+
 /// One thread's part. A thread that cannot play its part ends the run.
-fn play(plan: &Plan, shared: &Shared, number: usize) -> Result<Record, String> {
+fn play(
+    plan: &Plan,
+    shared: &Shared,
+    timeline: Sender<Interval>,
+    started: Instant,
+    number: usize,
+) -> Result<Record, String> {
     let played = pin(plan, number).and_then(|()| {
-        let engine = Engine::new(plan, shared, number).and_then(Engine::run);
+        let engine = Engine::new(plan, shared, timeline, started, number).and_then(Engine::run);
         engine.map_err(|e| format!("epoll: {e}"))
     });
     if played.is_err() {
@@ -166,6 +303,13 @@ struct Watch<'a> {
     shared: &'a Shared,
     interrupt: &'a AtomicBool,
     observation: Option<&'a Observation>,
+    started: Instant,
+    intervals: Receiver<Interval>,
+    timeline: Timeline,
+    errors: u64,
+    view: View,
+    next_sample: Instant,
+    most: Memory,
     held: Option<Held>,
     given_up: Option<String>,
 }
@@ -173,21 +317,29 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Returns when all threads are about to end. Threads end on an error too:
     /// whatever happens here, they are told to stop.
-    fn until_over(&mut self, started: Instant, alive: &dyn Fn() -> bool) -> Result<(), String> {
-        let result = if self.plan.profile == Profile::Idle {
+    fn until_over(&mut self, alive: &dyn Fn() -> bool) -> Result<(), String> {
+        let result = if self.plan.conduct.mix.holds() {
             self.hold(alive)
         } else {
-            self.wait(started + self.plan.duration, alive);
+            self.wait(self.started + self.plan.duration, alive);
             Ok(())
         };
         self.shared.stop.store(true, Relaxed);
-        let patience = Instant::now() + self.plan.timeout + Duration::from_secs(1);
+        let mut patience = Instant::now() + self.plan.timeout + Duration::from_secs(1);
+        let mut lived = 0;
         while alive() {
+            // What is due and late is still begun, as long as sessions end.
+            let now_lived = self.shared.lived.load(Relaxed);
+            if now_lived > lived {
+                lived = now_lived;
+                patience = Instant::now() + self.plan.timeout + Duration::from_secs(1);
+            }
             if self.interrupt.load(Relaxed) {
                 self.shared.interrupt.store(true, Relaxed);
             } else if Instant::now() >= patience {
                 self.shared.abandon.store(true, Relaxed);
             }
+            self.look();
             thread::sleep(LOOK);
         }
         result
@@ -196,8 +348,31 @@ impl Watch<'_> {
     /// Waits until then, the end of all sessions, an interrupt or despair.
     fn wait(&mut self, until: Instant, alive: &dyn Fn() -> bool) {
         while Instant::now() < until && self.goes_on(alive) {
+            self.look();
             thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
         }
+    }
+
+    /// Takes what the threads have sent.
+    fn gather(&mut self) {
+        while let Ok(interval) = self.intervals.try_recv() {
+            self.errors += interval.faults;
+            self.timeline.add(&interval);
+        }
+    }
+
+    /// Samples the server's memory and shows how things are, now and then.
+    fn look(&mut self) {
+        if Instant::now() < self.next_sample {
+            return;
+        }
+        self.next_sample = Instant::now() + SAMPLE;
+        self.gather();
+        if let Some(Ok(memory)) = self.observation.map(Observation::memory) {
+            self.most = self.most.at_least(&memory);
+        }
+        let passed = self.started.elapsed();
+        self.view.show(passed, self.timeline.last(), self.errors);
     }
 
     fn goes_on(&mut self, alive: &dyn Fn() -> bool) -> bool {
@@ -229,6 +404,7 @@ impl Watch<'_> {
             if !self.goes_on(alive) {
                 return Ok(());
             }
+            self.look();
             thread::sleep(LOOK);
         }
         let cpu_before = self.observation.map(Observation::cpu).transpose()?;

@@ -1,8 +1,5 @@
-//! Who logs in: a template such as `user{0..199}`, or a file of `user[:password]`.
-//!
-//! A user belongs to one slot of the run only, because a maildrop is exclusive
-//! (RFC 1939, section 8): two sessions of one user at a time would measure the
-//! server's refusals.
+//! Who logs in: a template such as `user{0..199}`, a file of `user[:password]`,
+//! or whoever has a Maildir in a tree.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -89,13 +86,58 @@ pub fn from_file(path: &Path, password: Option<&str>) -> Result<Vec<Login>, Stri
     Ok(logins)
 }
 
-/// A name and a password that fit a command line (RFC 2449: 255 octets).
+/// The users of a tree of Maildirs: `TREE/user`, or `TREE/domain/local` for
+/// `local@domain`; whatever has a `new` and a `cur`.
+///
+/// Errors are for the operator: they name the folder.
+pub fn from_maildirs(tree: &Path, password: &str) -> Result<Vec<Login>, String> {
+    let name = tree.display();
+    let at = |e: std::io::Error| format!("--users-from {name}: {e}");
+    let mut users = Vec::new();
+    for entry in fs::read_dir(tree).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let outer = entry.file_name().to_string_lossy().into_owned();
+        if is_maildir(&entry.path()) {
+            users.push(outer);
+            continue;
+        }
+        for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+            if is_maildir(&inner.path()) {
+                let local = inner.file_name().to_string_lossy().into_owned();
+                users.push(format!("{local}@{outer}"));
+            }
+        }
+    }
+    if users.is_empty() {
+        return Err(format!(
+            "--users-from {name}: holds no Maildir, as NAME or DOMAIN/NAME with new and cur"
+        ));
+    }
+    users.sort_unstable();
+    users
+        .into_iter()
+        .map(|user| checked(user, password.to_owned()))
+        .collect()
+}
+
+fn is_maildir(path: &Path) -> bool {
+    path.join("new").is_dir() && path.join("cur").is_dir()
+}
+
+/// Longest argument of USER and PASS in octets (RFC 2449: 255 a command).
+pub const LONGEST: usize = 255 - "USER \r\n".len();
+/// Longest password that is a token.
+const LONGEST_TOKEN: usize = 60_000;
+
+/// A name that fits a command line, and a password that may be a token.
 fn checked(user: String, password: String) -> Result<Login, String> {
-    const LONGEST: usize = 255 - "USER \r\n".len();
-    for (what, text) in [("user name", &user), ("password", &password)] {
-        if text.len() > LONGEST || text.bytes().any(|b| b.is_ascii_control()) {
+    for (what, text, longest) in [
+        ("user name", &user, LONGEST),
+        ("password", &password, LONGEST_TOKEN),
+    ] {
+        if text.len() > longest || text.bytes().any(|b| b.is_ascii_control()) {
             return Err(format!(
-                "a {what} is at most {LONGEST} octets without control characters"
+                "a {what} is at most {longest} octets without control characters"
             ));
         }
     }
@@ -154,6 +196,21 @@ mod tests {
         );
         let error = from_file(file.path(), None).expect_err("bob has no password");
         assert!(error.contains("line 4"), "{error}");
+    }
+
+    #[test]
+    fn a_tree_of_maildirs_gives_its_users() {
+        let tree = tempfile::tempdir().expect("a folder");
+        for maildir in ["ann", "example.net/bob"] {
+            for part in ["new", "cur"] {
+                fs::create_dir_all(tree.path().join(maildir).join(part)).expect("own folder");
+            }
+        }
+        fs::create_dir_all(tree.path().join("other/new")).expect("own folder");
+        let users = from_maildirs(tree.path(), "pw").expect("two users");
+        let names: Vec<&str> = users.iter().map(|l| l.user.as_str()).collect();
+        assert_eq!(names, ["ann", "bob@example.net"]);
+        assert!(from_maildirs(&tree.path().join("other"), "pw").is_err());
     }
 
     #[test]

@@ -94,10 +94,10 @@ fn an_honest_server_passes_every_profile_in_any_segmentation() {
             ("login", 3, 0),
             ("poll", 5, 0),
             ("fetch", 9, 3),
-            ("drain", 11, 3),
+            ("drain", 12, 3),
         ] {
             let arguments = format!(
-                "--profile {profile} --sessions 3 --threads 2 --max-sessions 12 --users u{{0..5}} --duration 60"
+                "--profile {profile} --sessions 3 --threads 2 --max-sessions 12 --users u{{0..35}} --duration 60"
             );
             let run = run(&server.address(), &arguments);
             assert_eq!(run.code, Some(0), "{profile}: {}", run.shown);
@@ -120,6 +120,41 @@ fn a_user_has_one_session_at_a_time() {
     assert_eq!(run.code, Some(0), "{}", run.shown);
     assert_eq!(server.most_sessions_of_a_user(), 1);
     assert_eq!(server.users_seen(), 7);
+}
+
+#[test]
+fn a_server_that_does_not_delete_is_told() {
+    let server = FakeServer::start(honest);
+    let arguments = "--profile drain --sessions 1 --users u --max-sessions 2 --duration 60";
+    let run = run(&server.address(), arguments);
+    only(&run, "doubled");
+    assert_eq!(run.number("/deleted"), 3, "{}", run.shown);
+}
+
+#[test]
+fn messages_that_vanish_and_uidls_that_change_are_told() {
+    for (later, stat, kind) in [
+        ("1 one\r\n2 two", "2 20", "lost"),
+        ("1 one\r\n2 x\r\n3 three", "3 30", "uidl-changed"),
+    ] {
+        let polls = std::sync::atomic::AtomicUsize::new(0);
+        let server = FakeServer::start(move |command| {
+            let first = polls.load(std::sync::atomic::Ordering::Relaxed) < 2;
+            match command {
+                "QUIT" => {
+                    polls.fetch_add(2, std::sync::atomic::Ordering::Relaxed);
+                    honest(command)
+                }
+                "STAT" if !first => Answer::say(&format!("+OK {stat}\r\n")),
+                "UIDL" if !first => Answer::say(&format!("+OK\r\n{later}\r\n.\r\n")),
+                _ => honest(command),
+            }
+        });
+        let arguments = "--profile poll --sessions 1 --users u --max-sessions 3 --duration 60";
+        let run = run(&server.address(), arguments);
+        only(&run, kind);
+        assert_eq!(run.number("/sessions"), 2, "{}", run.shown);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::*;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
     Status(bool, Vec<u8>),
+    Challenge(Vec<u8>),
     Row(Vec<u8>),
     EndOfRows,
     EndOfMessage(Message),
@@ -18,6 +19,7 @@ impl From<Item<'_>> for Said {
     fn from(item: Item<'_>) -> Self {
         match item {
             Item::Status { ok, text, .. } => Self::Status(ok, text.to_vec()),
+            Item::Challenge(text) => Self::Challenge(text.to_vec()),
             Item::Row(row) => Self::Row(row.to_vec()),
             Item::EndOfRows => Self::EndOfRows,
             Item::EndOfMessage(message) => Self::EndOfMessage(message),
@@ -200,4 +202,36 @@ fn what_nobody_asked_for_is_told() {
         read(b"+OK\r\n+OK\r\n", &[], &[Shape::Line]),
         Err(Kind::ExtraData)
     );
+}
+
+#[test]
+fn a_challenge_is_no_end() {
+    let challenge = whole(b"+ abc=\r\n", Shape::Challenge);
+    assert_eq!(challenge, Ok(vec![Said::Challenge(b"abc=".to_vec())]));
+    assert_eq!(
+        whole(b"+OK in\r\n", Shape::Challenge),
+        Ok(vec![Said::Status(true, b"in".to_vec())])
+    );
+    assert_eq!(whole(b"+ abc\r\n", Shape::Line), Err(Kind::Nonsense));
+}
+
+proptest! {
+    #[test]
+    fn the_digest_is_that_of_the_message(
+        lines in vec("[.a\r]{0,4}", 0..8),
+        cut in 1usize..9,
+    ) {
+        let content: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
+        let mut reader = ReplyReader::default();
+        reader.hash_messages();
+        reader.expect(Shape::Message);
+        let sent = stuffed(content.as_bytes());
+        for piece in sent.chunks(cut) {
+            let mut piece = piece;
+            while reader.next(&mut piece).expect("sound").is_some() {}
+        }
+        let mut hasher = Sha256::new();
+        hasher.update(content.as_bytes());
+        prop_assert_eq!(reader.take_digest(), Some(digest(&mut hasher)));
+    }
 }

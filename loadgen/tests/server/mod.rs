@@ -1,5 +1,7 @@
 //! A server that plays a script: a thread a connection, blocking sockets.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};

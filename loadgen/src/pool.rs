@@ -1,0 +1,171 @@
+//! Which user is next: in turn, at random, or as real mailboxes are used (Zipf).
+//!
+//! A maildrop is exclusive (RFC 1939, section 8), so a user who has a session is
+//! not given out again before it is over. Each thread has users of its own.
+
+use std::collections::VecDeque;
+
+use crate::random::Random;
+
+/// How users are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// One after the other.
+    InTurn,
+    /// Each as likely as any other.
+    Uniform,
+    /// The user of rank n in proportion to n to the power of minus this.
+    Zipf(f64),
+}
+
+impl Choice {
+    /// From `in-turn`, `uniform`, `zipf` or `zipf:1.1`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let form = || format!("{text}: in-turn, uniform, zipf or zipf:EXPONENT, from 0.1 to 10");
+        match text.split_once(':') {
+            None if text == "in-turn" => Ok(Self::InTurn),
+            None if text == "uniform" => Ok(Self::Uniform),
+            None if text == "zipf" => Ok(Self::Zipf(1.0)),
+            Some(("zipf", exponent)) => match exponent.parse::<f64>() {
+                Ok(s) if (0.1..=10.0).contains(&s) => Ok(Self::Zipf(s)),
+                _ => Err(form()),
+            },
+            _ => Err(form()),
+        }
+    }
+}
+
+/// A thread's users that have no session.
+#[derive(Debug)]
+pub struct Pool {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    InTurn(VecDeque<usize>),
+    Drawn {
+        free: Vec<bool>,
+        left: usize,
+        /// Sums of the shares up to each user; empty: all alike.
+        sums: Vec<f64>,
+        random: Random,
+    },
+}
+
+/// Draws of a busy user before the next free one after it is taken.
+const DRAWS: usize = 8;
+
+impl Pool {
+    /// Users 0 to below `users`; ranks of Zipf are their numbers.
+    pub fn new(users: usize, choice: Choice, seed: u64) -> Self {
+        let drawn = |sums| Kind::Drawn {
+            free: vec![true; users],
+            left: users,
+            sums,
+            random: Random::new(seed),
+        };
+        let kind = match choice {
+            Choice::InTurn => Kind::InTurn((0..users).collect()),
+            Choice::Uniform => drawn(Vec::new()),
+            Choice::Zipf(exponent) => {
+                let mut sum = 0.0;
+                let shares = (1..=users).map(|rank| {
+                    let rank = f64::from(u32::try_from(rank).unwrap_or(u32::MAX));
+                    sum += rank.powf(-exponent);
+                    sum
+                });
+                drawn(shares.collect())
+            }
+        };
+        Self { kind }
+    }
+
+    /// A user without a session. `None`: all have one.
+    pub fn take(&mut self) -> Option<usize> {
+        match &mut self.kind {
+            Kind::InTurn(queue) => queue.pop_front(),
+            Kind::Drawn { left: 0, .. } => None,
+            Kind::Drawn {
+                free,
+                left,
+                sums,
+                random,
+            } => {
+                let mut draw = || match sums.last() {
+                    None => random.below(free.len()),
+                    Some(sum) => {
+                        let point = random.fraction() * sum;
+                        sums.partition_point(|s| *s <= point).min(free.len() - 1)
+                    }
+                };
+                let mut user = draw();
+                for _ in 0..DRAWS {
+                    if free[user] {
+                        break;
+                    }
+                    user = draw();
+                }
+                while !free[user] {
+                    user = (user + 1) % free.len();
+                }
+                free[user] = false;
+                *left -= 1;
+                Some(user)
+            }
+        }
+    }
+
+    /// The user's session is over.
+    pub fn give(&mut self, user: usize) {
+        match &mut self.kind {
+            Kind::InTurn(queue) => queue.push_back(user),
+            Kind::Drawn { free, left, .. } => {
+                assert!(!free[user], "a user is given back once");
+                free[user] = true;
+                *left += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_two_sessions() {
+        for choice in [Choice::InTurn, Choice::Uniform, Choice::Zipf(2.0)] {
+            let mut pool = Pool::new(7, choice, 1);
+            let mut seen: Vec<usize> = (0..7).map(|_| pool.take().expect("free")).collect();
+            assert_eq!(pool.take(), None);
+            seen.sort_unstable();
+            assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
+            pool.give(3);
+            assert_eq!(pool.take(), Some(3));
+        }
+    }
+
+    #[test]
+    fn zipf_prefers_the_first() {
+        let mut counts = [0usize; 100];
+        let mut pool = Pool::new(100, Choice::Zipf(1.0), 1);
+        for _ in 0..50_000 {
+            let user = pool.take().expect("free");
+            counts[user] += 1;
+            pool.give(user);
+        }
+        // The harmonic number of 100 is 5.19.
+        assert!((9_300..9_950).contains(&counts[0]), "{}", counts[0]);
+        assert!((800..1_120).contains(&counts[9]), "{}", counts[9]);
+    }
+
+    #[test]
+    fn choices_are_read() {
+        assert_eq!(Choice::parse("zipf:1.2"), Ok(Choice::Zipf(1.2)));
+        assert_eq!(Choice::parse("uniform"), Ok(Choice::Uniform));
+        for text in ["", "zipf:", "zipf:0", "zipf:nan", "uniform:1", "pareto"] {
+            assert!(Choice::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A slot's connection: the socket in its states, TLS over it, and how bytes
+//! get onto it.
+
+use std::io::{self, Read as _, Write as _};
+use std::mem;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustls::ClientConnection;
+
+use crate::args::Chaos;
+use crate::dialogue::Dialogue;
+use crate::fault::{Fault, Kind};
+use crate::plan::Plan;
+
+/// Where a slot's session stands.
+#[derive(Debug)]
+pub(crate) enum Link {
+    /// Begins a session as soon as it may.
+    Ready,
+    /// Begins one after a while; keeps its user until then.
+    Resting {
+        until: Instant,
+    },
+    Connecting(OwnedFd),
+    Talking(OwnedFd),
+    /// Between two commands, on purpose.
+    Pausing(OwnedFd),
+    /// Logged in and idle.
+    Holding(OwnedFd),
+    /// Silent for good, on purpose.
+    Stalled(OwnedFd),
+    /// QUIT is answered.
+    Closing(OwnedFd),
+    /// Nothing more to do.
+    Over,
+}
+
+/// One session after the other.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) link: Link,
+    pub(crate) dialogue: Dialogue,
+    /// What the socket has still to take.
+    pub(crate) out: Vec<u8>,
+    pub(crate) tls: Option<Box<ClientConnection>>,
+    /// When the session is given up, unless bytes come.
+    pub(crate) deadline: Instant,
+    /// Among the thread's users.
+    pub(crate) user: Option<usize>,
+    pub(crate) chaos: Option<Chaos>,
+    /// The rest after the next failure.
+    pub(crate) rest: Duration,
+    /// Counts sessions and timers, so that a timer of the past is known as one.
+    pub(crate) turn: u32,
+}
+
+impl Slot {
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.link {
+            Link::Connecting(socket)
+            | Link::Talking(socket)
+            | Link::Pausing(socket)
+            | Link::Holding(socket)
+            | Link::Stalled(socket)
+            | Link::Closing(socket) => Some(socket.as_fd()),
+            Link::Ready | Link::Resting { .. } | Link::Over => None,
+        }
+    }
+
+    /// Takes the socket from one state of the link to the next.
+    pub(crate) fn moved(&mut self, to: fn(OwnedFd) -> Link) {
+        self.link = match mem::replace(&mut self.link, Link::Over) {
+            Link::Connecting(socket)
+            | Link::Talking(socket)
+            | Link::Pausing(socket)
+            | Link::Holding(socket)
+            | Link::Stalled(socket)
+            | Link::Closing(socket) => to(socket),
+            link @ (Link::Ready | Link::Resting { .. } | Link::Over) => link,
+        };
+    }
+
+    /// Encrypts what the session wants to say, where there is TLS.
+    pub(crate) fn seal(&mut self, plain: &mut Vec<u8>) -> Result<(), Fault> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(());
+        };
+        let sealed = tls.writer().write_all(plain).and_then(|()| {
+            while tls.wants_write() {
+                tls.write_tls(&mut self.out)?;
+            }
+            Ok(())
+        });
+        plain.clear();
+        sealed.map_err(|e| Fault::new(Kind::Tls, e.to_string()))
+    }
+
+    /// Decrypts what came, as much as `plain` has room for, and says how much.
+    pub(crate) fn open(&mut self, sealed: &mut &[u8], plain: &mut [u8]) -> Result<usize, Fault> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(0);
+        };
+        let failed = |e: io::Error| Fault::new(Kind::Tls, e.to_string());
+        let mut read = 0;
+        loop {
+            while read < plain.len() {
+                match tls.reader().read(&mut plain[read..]) {
+                    Ok(0) => break,
+                    Ok(octets) => read += octets,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+            if sealed.is_empty() || read == plain.len() {
+                return Ok(read);
+            }
+            tls.read_tls(sealed).map_err(failed)?;
+            if let Err(e) = tls.process_new_packets() {
+                // The alert that tells the server why.
+                let _ = tls.write_tls(&mut self.out);
+                return Err(Fault::new(Kind::Tls, e.to_string()));
+            }
+        }
+    }
+
+    /// Sends what is in `out`, at most `most` octets; what the socket does not
+    /// take stays there.
+    pub(crate) fn flush(&mut self, most: usize) -> Result<(), Fault> {
+        let mut left = most;
+        while !self.out.is_empty() && left > 0 {
+            let Some(socket) = self.socket() else {
+                return Ok(());
+            };
+            let part = &self.out[..self.out.len().min(left)];
+            match net::send(socket, part, SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    left -= sent;
+                    if sent == self.out.len() {
+                        self.out.clear();
+                    } else {
+                        self.out.drain(..sent);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => {
+                    return Err(Fault::new(Kind::Reset, io::Error::from(error).to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the connection with a reset instead of an orderly end.
+    pub(crate) fn reset(&mut self) {
+        if let Some(socket) = self.socket() {
+            // Where it cannot be had, the end is an orderly one.
+            let _ = net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
+    }
+}
+
+/// A socket on its way to the target.
+pub(crate) fn connect(
+    plan: &Plan,
+    source: Option<Ipv4Addr>,
+    chaos: Option<Chaos>,
+) -> Result<OwnedFd, Errno> {
+    let family = match plan.target {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    if let Some(source) = source {
+        net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    }
+    if chaos == Some(Chaos::SlowReader) {
+        // The least that Linux gives.
+        net::sockopt::set_socket_recv_buffer_size(&socket, 1)?;
+    }
+    match net::connect(&socket, &plan.target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn cannot_connect(error: Errno) -> Fault {
+    match error {
+        Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM => {
+            local(error)
+        }
+        _ => Fault::new(Kind::Connect, io::Error::from(error).to_string()),
+    }
+}
+
+/// The generator's machine has run out of something.
+pub(crate) fn local(error: Errno) -> Fault {
+    let remedy = match error {
+        Errno::MFILE | Errno::NFILE => "; raise the limit of open files or lower --sessions",
+        Errno::ADDRNOTAVAIL => "; widen net.ipv4.ip_local_port_range or lower --sessions",
+        _ => "",
+    };
+    Fault::new(Kind::Local, format!("{}{remedy}", io::Error::from(error)))
+}
