@@ -1,0 +1,299 @@
+//! The real binary's ways to load, to log in, to misbehave and to tell, against a
+//! server that plays a script.
+
+mod server;
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use server::{Answer, FakeServer, honest};
+
+fn run(arguments: &str) -> (Option<i32>, Value, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the generator starts");
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!shown.contains("panicked"), "{shown}");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code(), report, shown)
+}
+
+fn load(server: &FakeServer, arguments: &str) -> (Option<i32>, Value, String) {
+    let target = server.address();
+    run(&format!(
+        "--target {target} --password pw --json - {arguments}"
+    ))
+}
+
+#[track_caller]
+fn number(report: &Value, pointer: &str) -> f64 {
+    let number = report.pointer(pointer).and_then(Value::as_f64);
+    number.unwrap_or_else(|| panic!("no {pointer} in {report}"))
+}
+
+#[track_caller]
+fn count(report: &Value, pointer: &str) -> u64 {
+    let count = report.pointer(pointer).and_then(Value::as_u64);
+    count.unwrap_or_else(|| panic!("no {pointer} in {report}"))
+}
+
+#[test]
+fn a_session_that_waits_for_its_turn_counts_from_when_it_was_due() {
+    // One user, a tenth of a second each: ten a second is what can be had.
+    let server = FakeServer::start(|command| {
+        if command.starts_with("PASS") {
+            thread::sleep(Duration::from_millis(100));
+        }
+        honest(command)
+    });
+    let (_, closed, _) = load(
+        &server,
+        "--profile login --users u --sessions 1 --duration 1",
+    );
+    assert!(number(&closed, "/latency_us/session/p50") < 300_000.0);
+    let (_, open, shown) = load(
+        &server,
+        "--profile login --users u --rate 20/s --duration 1",
+    );
+    assert_eq!(count(&open, "/sessions"), 20, "{shown}");
+    assert!(number(&open, "/elapsed_s") >= 2.0);
+    // The last was due after 0.95 s and ended after 2.
+    assert!(
+        number(&open, "/latency_us/session/max") > 950_000.0,
+        "{shown}"
+    );
+    assert!(
+        number(&open, "/latency_us/session/p50") > 400_000.0,
+        "{shown}"
+    );
+    assert_eq!(count(&open, "/latency_us/lag/count"), 20);
+}
+
+#[test]
+fn a_generator_that_falls_behind_says_so() {
+    let server = FakeServer::start(honest);
+    let child = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
+        .args([
+            "--target",
+            &server.address(),
+            "--password",
+            "pw",
+            "--json",
+            "-",
+        ])
+        .args([
+            "--profile",
+            "login",
+            "--users",
+            "u{0..9}",
+            "--rate",
+            "100/s",
+            "--duration",
+            "2",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the generator starts");
+    server.wait_for_sessions(5);
+    // A machine that takes the generator's CPU away for half a second.
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.expect("a pid");
+    kill_process(pid, Signal::STOP).expect("a signal");
+    thread::sleep(Duration::from_millis(500));
+    kill_process(pid, Signal::CONT).expect("a signal");
+    let output = child.wait_with_output().expect("an end");
+    let shown = String::from_utf8_lossy(&output.stderr);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(output.status.code(), Some(3), "{shown}");
+    let reason = report["invalid"].as_str().unwrap_or_default();
+    assert!(reason.contains("fell behind its schedule"), "{shown}");
+    assert!(shown.contains("INVALID"), "{shown}");
+    assert_eq!(count(&report, "/sessions"), 200, "{shown}");
+}
+
+#[test]
+fn pipelining_and_lockstep_do_the_same() {
+    let server = FakeServer::start_in_pieces(9, honest);
+    for more in ["", "--pipelining"] {
+        let arguments = format!(
+            "--profile drain --users u{{0..11}} --sessions 1 --max-sessions 12 --duration 60 {more}"
+        );
+        let (code, report, shown) = load(&server, &arguments);
+        assert_eq!(code, Some(0), "{shown}");
+        assert_eq!(count(&report, "/commands"), 144, "{shown}");
+        assert_eq!(count(&report, "/deleted"), 36);
+    }
+}
+
+#[test]
+fn a_scenario_file_is_played_with_its_weights_and_pauses() {
+    let server = FakeServer::start(honest);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let text = "[[session]]\nname = 'a'\nweight = 3\nsteps = ['stat', 'think 0.05', 'noop']\n\
+                [[session]]\nname = 'b'\nsteps = ['list', 'uidl', 'dele 1', 'rset', 'retr new']\n";
+    fs::write(file.path(), text).expect("written");
+    let arguments = format!(
+        "--scenario {} --users u{{0..7}} --sessions 4 --max-sessions 200 --duration 60",
+        file.path().display()
+    );
+    let (code, report, shown) = load(&server, &arguments);
+    assert_eq!(code, Some(0), "{shown}");
+    let (a, b) = (
+        count(&report, "/latency_us/noop/count"),
+        count(&report, "/latency_us/rset/count"),
+    );
+    assert_eq!(a + b, 200);
+    assert!(
+        (120..180).contains(&a),
+        "{a} of 200, three in four are expected"
+    );
+    // A message is new once to each user, and no DELE outlives its RSET.
+    assert!(number(&report, "/messages") <= 24.0, "{shown}");
+    assert_eq!(count(&report, "/deleted"), 0);
+    assert!(number(&report, "/latency_us/session/p50") >= 50_000.0);
+}
+
+#[test]
+fn a_proxy_header_and_a_token_arrive() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let server = FakeServer::start(move |line| {
+        kept.lock().expect("no panic").push(line.to_owned());
+        match line {
+            line if line.starts_with("PROXY ") => Answer::say(""),
+            line => honest(line),
+        }
+    });
+    let (code, _, shown) = load(
+        &server,
+        "--profile poll --users ann --sessions 1 --max-sessions 2 --duration 60 --auth xoauth2 \
+         --proxy v1 --proxy-sources 198.51.100.7",
+    );
+    assert_eq!(code, Some(0), "{shown}");
+    let lines = seen.lock().expect("no panic");
+    let header = lines.iter().find(|line| line.starts_with("PROXY "));
+    assert!(header.is_some_and(|h| h.starts_with("PROXY TCP4 198.51.100.7 127.0.0.1 ")));
+    // user=ann, ^A, auth=Bearer pw, ^A^A
+    let auth = "AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgcHcBAQ==";
+    assert!(lines.iter().any(|line| line == auth), "{lines:?}");
+}
+
+#[test]
+fn sessions_that_misbehave_are_in_no_figure_but_their_own() {
+    let quits = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&quits);
+    let server = FakeServer::start(move |command| {
+        counted.fetch_add(usize::from(command == "QUIT"), Relaxed);
+        honest(command)
+    });
+    let (code, report, shown) = load(
+        &server,
+        "--profile fetch --users u{0..63} --sessions 16 --max-sessions 150 --duration 5 --chaos 0.5",
+    );
+    assert_eq!(code, Some(0), "{shown}");
+    let kinds = ["slow-reader", "half-open", "one-byte-writer", "reset"];
+    let chaos: u64 = kinds
+        .iter()
+        .map(|kind| {
+            let number = count(&report, &format!("/chaos/sessions/{kind}"));
+            assert!(number > 0, "{kind}: {shown}");
+            number
+        })
+        .sum();
+    let sane = count(&report, "/sessions");
+    assert!(sane > 0 && (20..=150).contains(&chaos), "{shown}");
+    assert_eq!(count(&report, "/latency_us/session/count"), sane);
+    assert_eq!(count(&report, "/latency_us/pass/count"), sane);
+    assert!(quits.load(Relaxed) as u64 >= sane);
+}
+
+#[test]
+fn what_gives_way_first_is_named() {
+    // Four users, 20 ms each: 200 sessions a second at most.
+    let server = FakeServer::start(|command| {
+        if command.starts_with("PASS") {
+            thread::sleep(Duration::from_millis(20));
+        }
+        honest(command)
+    });
+    let (_, report, shown) = load(
+        &server,
+        "--profile login --users u{0..3} --find-max --slo session.p50<60ms,errors<1% --duration 0.7",
+    );
+    let highest = number(&report, "/search/max_rate_per_s");
+    assert!((20.0..260.0).contains(&highest), "{shown}");
+    let gave_way = report.pointer("/search/gave_way").and_then(Value::as_str);
+    assert!(
+        gave_way.is_some_and(|why| why.contains("session.p50<60ms")),
+        "{shown}"
+    );
+    assert!(shown.contains("first to give way"), "{shown}");
+}
+
+#[test]
+fn results_are_merged_exactly_and_compared() {
+    let server = FakeServer::start(honest);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, sessions) in [("a.json", 30), ("b.json", 50)] {
+        let (target, file) = (server.address(), path(name));
+        let (code, _, shown) = run(&format!(
+            "--target {target} --password pw --users u{{0..7}} --sessions 4 --profile poll \
+             --max-sessions {sessions} --duration 60 --json {file} --quiet"
+        ));
+        assert_eq!(code, Some(0), "{shown}");
+    }
+    let (a, b) = (path("a.json"), path("b.json"));
+    let (code, merged, shown) = run(&format!("merge {a} {b}"));
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(count(&merged, "/sessions"), 80);
+    assert_eq!(count(&merged, "/latency_us/uidl/count"), 80);
+    let read = |file: &str| -> Value {
+        serde_json::from_slice(&fs::read(file).expect("written")).expect("JSON")
+    };
+    let longest = |report: &Value| number(report, "/latency_us/session/max");
+    let most = longest(&read(&a)).max(longest(&read(&b)));
+    assert!((longest(&merged) - most).abs() < 1e-9);
+
+    let output = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
+        .args(["compare", &a, &b])
+        .output()
+        .expect("the generator starts");
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && table.contains("sessions/s"),
+        "{table}"
+    );
+    for wrong in [
+        format!("compare {a} /nowhere"),
+        format!("merge {a} {}", env!("CARGO_MANIFEST_PATH")),
+    ] {
+        let (code, _, shown) = run(&wrong);
+        assert_eq!(code, Some(2), "{shown}");
+        assert!(
+            shown.contains("/nowhere") || shown.contains("is no JSON"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn without_a_terminal_there_are_plain_lines() {
+    let server = FakeServer::start(honest);
+    let target = server.address();
+    let (code, _, shown) = run(&format!(
+        "--target {target} --password pw --users u{{0..3}} --sessions 2 --profile poll --duration 7"
+    ));
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("sessions/s, p50 "), "{shown}");
+    assert!(!shown.contains('\x1b'), "{shown}");
+}
