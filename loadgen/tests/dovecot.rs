@@ -25,6 +25,10 @@ const NOBODY: u32 = 65_534;
 struct Dovecot {
     child: Child,
     port: u16,
+    /// Wants a PROXY header.
+    proxied: u16,
+    /// TLS from the first octet.
+    tls: u16,
     folder: tempfile::TempDir,
 }
 
@@ -43,10 +47,9 @@ impl Dovecot {
         let path = folder.path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("own folder");
         make_mail(path);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        fs::write(path.join("dovecot.conf"), config(path, port)).expect("written");
+        make_certificate(path);
+        let [port, proxied, tls] = free_ports();
+        fs::write(path.join("dovecot.conf"), config(path, port, proxied, tls)).expect("written");
         let mut child = Command::new("dovecot")
             .arg("-F")
             .arg("-c")
@@ -69,18 +72,19 @@ impl Dovecot {
         Self {
             child,
             port,
+            proxied,
+            tls,
             folder,
         }
     }
 
     fn run(&self, profile: &str, more: &str) -> Value {
+        self.run_at(self.port, profile, more)
+    }
+
+    fn run_at(&self, port: u16, profile: &str, more: &str) -> Value {
         let output = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
-            .args([
-                "--target",
-                &format!("127.0.0.1:{}", self.port),
-                "--json",
-                "-",
-            ])
+            .args(["--target", &format!("localhost:{port}"), "--json", "-"])
             .args([
                 "--profile",
                 profile,
@@ -89,7 +93,7 @@ impl Dovecot {
                 "--password",
                 "p w",
             ])
-            .args(["--server-pid", &self.child.id().to_string()])
+            .args(["--server-tree", &self.child.id().to_string()])
             .args(more.split_whitespace())
             .output()
             .expect("the generator starts");
@@ -100,17 +104,47 @@ impl Dovecot {
     }
 }
 
-fn config(folder: &Path, port: u16) -> String {
+fn free_ports<const N: usize>() -> [u16; N] {
+    // All are taken before any is given back, so that they differ.
+    let taken = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    taken.map(|listener| listener.local_addr().expect("an address").port())
+}
+
+fn make_certificate(folder: &Path) {
+    let status = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ])
+        .args(["-noenc", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .arg("-keyout")
+        .arg(folder.join("key.pem"))
+        .arg("-out")
+        .arg(folder.join("certificate.pem"))
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.expect("openssl is installed").success());
+}
+
+fn config(folder: &Path, port: u16, proxied: u16, tls: u16) -> String {
     let folder = folder.display();
     format!(
         "protocols = pop3\nlisten = 127.0.0.1\nbase_dir = {folder}/run\nstate_dir = {folder}/state\n\
-         instance_name = popcore-loadgen-test\nlog_path = {folder}/log\nssl = no\n\
+         instance_name = popcore-loadgen-test\nlog_path = {folder}/log\nssl = yes\n\
+         ssl_cert = <{folder}/certificate.pem\nssl_key = <{folder}/key.pem\n\
+         auth_mechanisms = plain scram-sha-256\nhaproxy_trusted_networks = 127.0.0.0/8\n\
          disable_plaintext_auth = no\nmail_max_userip_connections = 0\n\
          mail_location = maildir:{folder}/mail/%u\npop3_lock_session = yes\n\
          passdb {{\n  driver = passwd-file\n  args = scheme=PLAIN username_format=%u {folder}/users\n}}\n\
          userdb {{\n  driver = static\n  args = uid={NOBODY} gid={NOBODY} home={folder}/mail/%u\n}}\n\
          service pop3-login {{\n  inet_listener pop3 {{\n    port = {port}\n  }}\n  \
-         inet_listener pop3s {{\n    port = 0\n  }}\n}}\n"
+         inet_listener pop3s {{\n    port = {tls}\n    ssl = yes\n  }}\n  \
+         inet_listener proxied {{\n    port = {proxied}\n    haproxy = yes\n  }}\n}}\n"
     )
 }
 
@@ -179,4 +213,76 @@ fn dovecot_passes_every_check_in_every_profile() {
         Some(0),
         "all is drained: {report}"
     );
+}
+
+#[test]
+fn dovecot_takes_every_login_and_every_way_there() {
+    let dovecot = Dovecot::start();
+    let ca = dovecot.folder.path().join("certificate.pem");
+    let ca = format!("--ca {}", ca.display());
+    let few = "--sessions 4 --max-sessions 24 --duration 60";
+    let count = |report: &Value, pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
+    for auth in ["plain", "scram-sha-256"] {
+        let report = dovecot.run("poll", &format!("{few} --auth {auth}"));
+        assert_eq!(
+            count(&report, "/latency_us/auth/count"),
+            Some(24),
+            "{report}"
+        );
+    }
+    let report = dovecot.run("fetch", &format!("{few} --tls stls {ca} --pipelining"));
+    assert_eq!(count(&report, "/tls/full"), Some(24), "{report}");
+    let report = dovecot.run_at(
+        dovecot.tls,
+        "fetch",
+        &format!("{few} --tls implicit {ca} --resume 1 --auth scram-sha-256"),
+    );
+    // A login process of Dovecot's serves one client and keeps its keys to itself:
+    // what is offered for resumption is declined, and that is no fault.
+    assert_eq!(count(&report, "/tls/full"), Some(24), "{report}");
+    for version in ["v1", "v2"] {
+        let sources = "--proxy-sources 198.51.100.0/24,2001:db8::/64";
+        let more = format!("{few} --proxy {version} {sources}");
+        let report = dovecot.run_at(dovecot.proxied, "poll", &more);
+        assert_eq!(count(&report, "/sessions"), Some(24), "{report}");
+    }
+    let log = fs::read_to_string(dovecot.folder.path().join("log")).expect("a log");
+    assert!(log.contains("rip=198.51.100.") && log.contains("rip=2001:db8::"));
+}
+
+#[test]
+fn mail_that_arrives_under_a_drain_is_neither_lost_nor_doubled() {
+    let dovecot = Dovecot::start();
+    let maildir = dovecot.folder.path().join("mail/{user}");
+    let report = dovecot.run(
+        "drain",
+        &format!(
+            "--sessions 4 --duration 3 --deliver 100/s --maildir {}",
+            maildir.display()
+        ),
+    );
+    let count = |name: &str| report[name].as_u64().expect(name);
+    assert!(count("delivered") > 150, "{report}");
+    assert!(count("deleted") >= (USERS * MESSAGES) as u64, "{report}");
+    assert_eq!(count("deleted"), count("messages"), "{report}");
+    assert_eq!(report["errors"]["total"], 0, "{report}");
+}
+
+#[test]
+fn two_targets_in_turn_give_medians_and_ratios() {
+    let dovecot = Dovecot::start();
+    let proxied = format!("--target localhost:{}", dovecot.port);
+    let report = dovecot.run(
+        "poll",
+        &format!(
+            "{proxied} --sessions 4 --max-sessions 12 --duration 60 --repeat 2 --interleave \
+                  --server-tree {}",
+            dovecot.child.id()
+        ),
+    );
+    assert_eq!(report["runs"].as_array().map(Vec::len), Some(4), "{report}");
+    assert_eq!(report["medians"][1]["runs"], 2);
+    let ratio = &report["ratios"][0];
+    assert_eq!(ratio["figure"], "sessions/s");
+    assert!(ratio["least"].as_f64() <= ratio["ratio"].as_f64() && ratio["most"].is_f64());
 }

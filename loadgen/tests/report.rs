@@ -1,0 +1,326 @@
+//! A run's outputs against each other and against the server's own counters; the
+//! page in headless Chromium.
+
+mod demo;
+mod webdriver;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use base64::Engine as _;
+use demo::Demo;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use popcore_loadgen::hdr;
+use serde_json::Value;
+use webdriver::Browser;
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn generate(demo: &Demo, arguments: &str) -> Value {
+    let json = demo.folder.path().join("run.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
+        .args([
+            "--target",
+            &demo.pop3,
+            "--users",
+            "user{0..199}",
+            "--password",
+            "demo",
+        ])
+        .args(["--server-pid", &demo.pid().to_string(), "--quiet", "--json"])
+        .arg(&json)
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("the generator starts");
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    // A machine that is not alone may keep the generator from its schedule; what
+    // it counted is right all the same.
+    assert!(
+        matches!(output.status.code(), Some(0 | 3)),
+        "{shown}{table}"
+    );
+    serde_json::from_slice(&fs::read(json).expect("written")).expect("JSON")
+}
+
+/// Within two in a hundred, as the server may have a session or two under way.
+#[track_caller]
+fn agrees(ours: f64, theirs: u64, what: &str) {
+    let theirs = f64::from(u32::try_from(theirs).expect("few"));
+    let difference = (ours - theirs).abs() / theirs.max(1.0);
+    assert!(difference <= 0.02, "{what}: {ours} here, {theirs} there");
+}
+
+/// The count of each tag of a log.
+fn logged(path: &Path, tag: &str) -> (u64, u64) {
+    let log = fs::read(path).expect("written");
+    let (mut count, mut longest) = (0, 0);
+    for entry in IntervalLogIterator::new(&log) {
+        if let LogEntry::Interval(interval) = entry.expect("a log")
+            && interval.tag().is_some_and(|found| found.as_str() == tag)
+        {
+            let histogram = hdr::decode(interval.encoded_histogram()).expect("a histogram");
+            count += histogram.len();
+            longest = longest.max(histogram.max());
+        }
+    }
+    (count, longest)
+}
+
+#[test]
+fn all_outputs_agree_with_each_other_and_with_the_server() {
+    let demo = Demo::start();
+    let found = generate(
+        &demo,
+        "--profile fetch --find-max --slo p99<400ms,errors<0.1% --duration 1 --sessions 100",
+    );
+    let highest = found.pointer("/search/max_rate_per_s").map_or(0.0, number);
+    assert!(highest > 0.0, "{}", found["search"]);
+
+    let file = |name: &str| demo.folder.path().join(name);
+    let counters = || {
+        [
+            "sessions_opened",
+            "commands",
+            "messages_sent",
+            "message_octets_sent",
+        ]
+        .map(|name| demo.counter(&format!("popcore_{name}_total")))
+    };
+    let before = counters();
+    let report = generate(
+        &demo,
+        &format!(
+            "--profile fetch --rate {:.1}/s --arrivals poisson --duration 4 --html {} --hdr {} --csv {}",
+            highest * 0.7,
+            file("r.html").display(),
+            file("r.hdr").display(),
+            file("r.csv").display()
+        ),
+    );
+    let after = counters();
+    let served: Vec<u64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+    agrees(number(&report["sessions"]), served[0], "sessions");
+    agrees(number(&report["commands"]), served[1], "commands");
+    agrees(number(&report["messages"]), served[2], "messages");
+    agrees(number(&report["message_bytes"]), served[3], "octets");
+
+    for tag in ["session", "retr", "uidl"] {
+        let (count, longest) = logged(&file("r.hdr"), tag);
+        let latency = &report["latency_us"][tag];
+        assert_eq!(latency["count"].as_u64(), Some(count), "{tag}");
+        let micros = f64::from(u32::try_from(longest / 1000).expect("short"));
+        assert!((micros - number(&latency["max"])).abs() <= 1.0, "{tag}");
+    }
+    let csv = fs::read_to_string(file("r.csv")).expect("written");
+    let sessions: u64 = csv
+        .lines()
+        .skip(1)
+        .map(|row| {
+            row.split(',')
+                .nth(2)
+                .expect("a column")
+                .parse::<u64>()
+                .expect("a count")
+        })
+        .sum();
+    assert_eq!(report["sessions"].as_u64(), Some(sessions));
+    look_at(&file("r.html"), &report);
+}
+
+#[test]
+fn sessions_of_tls_are_resumed_as_often_as_asked_for() {
+    let demo = Demo::start();
+    let ca = demo.folder.path().join("demo/certificate.pem");
+    let more = format!("--tls stls --sni localhost --ca {}", ca.display());
+    for (share, expected) in [("0", 0.0..=0.0), ("0.5", 0.3..=0.7), ("1", 0.8..=1.0)] {
+        let report = generate(
+            &demo,
+            &format!("--profile poll --sessions 4 --max-sessions 200 --resume {share} {more}"),
+        );
+        let resumed = number(&report["tls"]["resumed"]);
+        assert_eq!(report["latency_us"]["tls"]["count"], 200);
+        assert!(
+            expected.contains(&(resumed / 200.0)),
+            "{share}: {resumed} of 200"
+        );
+    }
+}
+
+/// What is drawn, in the browser's own pixels.
+const DRAWN: &str = "
+    const plots = {};
+    for (const svg of document.querySelectorAll('svg')) {
+        const frame = svg.getBoundingClientRect(), lines = {};
+        for (const line of svg.querySelectorAll('polyline')) {
+            const at = svg.createSVGPoint(), matrix = line.getScreenCTM();
+            lines[line.dataset.series] = {
+                data: line.dataset.points.split(' ').filter(p => p).map(p => p.split(',').map(Number)),
+                drawn: [...line.points].map(p => {
+                    at.x = p.x; at.y = p.y;
+                    const on = at.matrixTransform(matrix);
+                    return [on.x, on.y];
+                }),
+                colour: getComputedStyle(line).stroke,
+            };
+        }
+        plots[svg.id] = {frame: [frame.left, frame.top, frame.width, frame.height],
+                         box: [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height],
+                         axes: {...svg.dataset}, lines};
+    }
+    return {plots, ground: getComputedStyle(document.body).backgroundColor,
+            ink: getComputedStyle(document.body).color,
+            report: JSON.parse(document.getElementById('report').textContent),
+            text: document.body.innerText,
+            wide: document.documentElement.scrollWidth > window.innerWidth,
+            rows: [...document.querySelectorAll('#phases tbody tr')].map(r => ({...r.dataset}))};";
+
+/// Where a value must be on the screen, by the plot's axes.
+fn place(plot: &Value, axis: &str, value: f64) -> f64 {
+    let text = |name: &str| -> f64 {
+        plot["axes"][name]
+            .as_str()
+            .expect("an attribute")
+            .parse()
+            .expect("a number")
+    };
+    // data-x-from is xFrom to a script.
+    let (from, to) = (text(&format!("{axis}From")), text(&format!("{axis}To")));
+    let share = if plot["axes"][format!("{axis}Scale")] == "log" {
+        (value / from).log10() / (to / from).log10()
+    } else {
+        (value - from) / (to - from)
+    };
+    let (first, last, at) = if axis == "x" {
+        (text("left"), text("right"), 0)
+    } else {
+        (text("bottom"), text("top"), 1)
+    };
+    let own = first + share * (last - first);
+    let stretch = number(&plot["frame"][at + 2]) / number(&plot["box"][at]);
+    number(&plot["frame"][at]) + own * stretch
+}
+
+/// Each value is drawn where it belongs, to a pixel.
+fn drawn_right(plot: &Value, series: &str, expected: &[(f64, f64)]) {
+    let line = &plot["lines"][series];
+    let data = line["data"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no {series}: {plot}"));
+    assert_eq!(data.len(), expected.len(), "{series}");
+    for (index, (x, y)) in expected.iter().enumerate() {
+        let (held_x, held_y) = (number(&data[index][0]), number(&data[index][1]));
+        assert!((held_x - x).abs() < 1e-6 && (held_y - y).abs() < 1e-6 * y.abs().max(1.0));
+        for (axis, value, at) in [("x", *x, 0), ("y", *y, 1)] {
+            let (wanted, found) = (place(plot, axis, value), number(&line["drawn"][index][at]));
+            assert!(
+                (wanted - found).abs() < 1.0,
+                "{series} {axis} {value}: {wanted} {found}"
+            );
+        }
+    }
+}
+
+/// A script has one kind of number.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            a.as_f64().map(f64::to_bits) == b.as_f64().map(f64::to_bits)
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let held = |(name, value)| b.get(name).is_some_and(|b| same(value, b));
+            a.len() == b.len() && a.iter().all(held)
+        }
+        (a, b) => a == b,
+    }
+}
+
+fn look_at(page: &Path, report: &Value) {
+    let browser = Browser::start();
+    browser.open(&format!("file://{}", page.display()));
+    browser.prefer("light");
+    let seen = browser.run(DRAWN);
+    assert!(same(&seen["report"], report), "the page holds the result");
+    assert_eq!(seen["wide"], false, "the page fits its window");
+    let whole = report["timeline"].as_array().expect("a time line");
+    let whole: Vec<&Value> = whole
+        .iter()
+        .filter(|m| number(&m["to_s"]) - number(&m["from_s"]) >= 0.5)
+        .collect();
+    assert!(whole.len() >= 4);
+    let middle = |m: &Value| f64::midpoint(number(&m["from_s"]), number(&m["to_s"]));
+    let length = |m: &Value| number(&m["to_s"]) - number(&m["from_s"]);
+    let points = |value: &dyn Fn(&Value) -> f64| -> Vec<(f64, f64)> {
+        whole.iter().map(|m| (middle(m), value(m))).collect()
+    };
+    let plots = &seen["plots"];
+    let rate = points(&|m| number(&m["sessions"]) / length(m));
+    drawn_right(&plots["throughput"], "sessions", &rate);
+    for (series, field) in [("p50", "p50_us"), ("p99", "p99_us"), ("max", "max_us")] {
+        let times = points(&|m| number(&m[field]) / 1e3);
+        drawn_right(&plots["latency"], series, &times);
+    }
+    drawn_right(
+        &plots["errors"],
+        "errors",
+        &points(&|m| number(&m["errors"])),
+    );
+
+    let percentiles = &plots["percentiles"]["lines"]["session"]["data"];
+    for (percentile, field) in [(50.0_f64, "p50"), (90.0, "p90"), (99.0, "p99")] {
+        let nines = -(1.0 - percentile / 100.0).log10();
+        let point = percentiles.as_array().expect("points").iter();
+        let mut point = point.filter(|p| (number(&p[0]) - nines).abs() < 1e-9);
+        let value = number(&point.next().expect("a percentile")[1]) * 1e3;
+        let told = number(&report["latency_us"]["session"][field]);
+        assert!(
+            (value - told).abs() <= told * 1e-6,
+            "{field}: {value} {told}"
+        );
+    }
+    for row in seen["rows"].as_array().expect("rows") {
+        let told = &report["latency_us"][row["name"].as_str().expect("a name")];
+        let held: f64 = row["p99"].as_str().expect("p99").parse().expect("a number");
+        assert!((held - number(&told["p99"])).abs() < 1e-6);
+    }
+    let text = seen["text"].as_str().expect("text");
+    for part in [
+        "--profile fetch",
+        "--password ***",
+        "Linux ",
+        "popcore-loadgen 0.",
+    ] {
+        assert!(text.contains(part), "{part} is not on the page:\n{text}");
+    }
+    assert_eq!(browser.complaints(), Value::Array(Vec::new()));
+    let light = picture(&browser, page, "light");
+    browser.prefer("dark");
+    let dark = browser.run(DRAWN);
+    assert_ne!(dark["ground"], seen["ground"]);
+    assert_ne!(dark["ink"], seen["ink"]);
+    assert_ne!(light, picture(&browser, page, "dark"));
+}
+
+/// Beside the page, and under the target folder to be looked at.
+fn picture(browser: &Browser, page: &Path, name: &str) -> Vec<u8> {
+    let png = base64::engine::general_purpose::STANDARD
+        .decode(browser.screenshot())
+        .expect("base64");
+    assert!(
+        png.starts_with(b"\x89PNG") && png.len() > 20_000,
+        "{} octets",
+        png.len()
+    );
+    fs::write(page.with_extension(format!("{name}.png")), &png).expect("own folder");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::write(target.join(format!("report.{name}.png")), &png).expect("own folder");
+    png
+}
