@@ -229,13 +229,17 @@ fn what_gives_way_first_is_named() {
         &server,
         "--profile login --users u{0..3} --find-max --slo session.p50<60ms,errors<1% --duration 0.7",
     );
-    let highest = number(&report, "/search/max_rate_per_s");
-    assert!((20.0..260.0).contains(&highest), "{shown}");
     let gave_way = report.pointer("/search/gave_way").and_then(Value::as_str);
+    let gave_way = gave_way.unwrap_or_else(|| panic!("nothing gave way: {shown}"));
+    // On a machine that is busy enough it is the generator, which is said too.
+    let generator = gave_way.starts_with("the generator, not the server");
     assert!(
-        gave_way.is_some_and(|why| why.contains("session.p50<60ms")),
+        generator || gave_way.contains("session.p50<60ms"),
         "{shown}"
     );
+    let highest = number(&report, "/search/max_rate_per_s");
+    let least = if generator { 0.5 } else { 20.0 };
+    assert!((least..260.0).contains(&highest), "{shown}");
     assert!(shown.contains("first to give way"), "{shown}");
 }
 
