@@ -8,13 +8,14 @@
 //! with the time in UTC. Control characters are escaped here once more,
 //! whatever the origin of the text.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
@@ -230,13 +231,19 @@ where
     ) -> fmt::Result {
         SystemTime.format_time(&mut line)?;
         line.write_char(' ')?;
-        if event.metadata().target() != SESSION_TARGET {
-            write!(line, "popcore: {}: ", level_name(*event.metadata().level()))?;
-        }
         let mut text = String::new();
-        context
-            .field_format()
-            .format_fields(Writer::new(&mut text), event)?;
+        if event.metadata().target() == SESSION_TARGET {
+            // Whole as it is. The usual visitor would take it octet by octet.
+            event.record(&mut Message(&mut text));
+        } else {
+            write!(line, "popcore: {}: ", level_name(*event.metadata().level()))?;
+            context
+                .field_format()
+                .format_fields(Writer::new(&mut text), event)?;
+        }
+        if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+            return writeln!(line, "{text}");
+        }
         for part in text.split_inclusive(char::is_control) {
             let last = part.chars().next_back();
             match last.filter(|last| last.is_control()) {
@@ -248,6 +255,18 @@ where
             }
         }
         writeln!(line)
+    }
+}
+
+/// Takes the text of an event and none of its fields.
+struct Message<'a>(&'a mut String);
+
+impl Visit for Message<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // A `String` takes everything.
+            let _ = write!(self.0, "{value:?}");
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::process;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use crate::limits;
@@ -153,7 +154,7 @@ impl fmt::Display for SessionEnd<'_> {
                 maildrop,
                 duration,
             } => {
-                let (user, pid) = (Escaped(user), process::id());
+                let (user, pid) = (Escaped(user), pid());
                 write!(
                     f,
                     "pop3({user})<{pid}><{}>: Info: Disconnected: {reason} ",
@@ -262,11 +263,14 @@ struct Escaped<'a>(&'a [u8]);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.0.get(..limits::LOGGED_NAME).unwrap_or(self.0);
-        for byte in shown {
-            if byte.is_ascii_graphic() && !b"<>(),\\".contains(byte) {
-                write!(f, "{}", char::from(*byte))?;
-            } else {
-                write!(f, "\\x{byte:02x}")?;
+        for part in shown.split_inclusive(|octet| !is_plain(*octet)) {
+            let (plain, other) = match part.split_last() {
+                Some((last, plain)) if !is_plain(*last) => (plain, Some(last)),
+                _ => (part, None),
+            };
+            f.write_str(std::str::from_utf8(plain).expect("ASCII"))?;
+            if let Some(octet) = other {
+                write!(f, "\\x{octet:02x}")?;
             }
         }
         if shown.len() < self.0.len() {
@@ -276,13 +280,22 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Whether an octet means nothing in a log line but itself.
+fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_graphic() && !b"<>(),\\".contains(&octet)
+}
+
+/// This process, asked for once: the C library asks the kernel each time.
+fn pid() -> u32 {
+    static PID: LazyLock<u32> = LazyLock::new(process::id);
+    *PID
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-    use std::sync::LazyLock;
-
     use proptest::prelude::*;
     use regex::Regex;
+    use std::net::Ipv4Addr;
 
     use super::*;
 
