@@ -231,6 +231,17 @@ impl Link {
         }
     }
 
+    /// Leaves the last reply with the kernel, which sends it in one segment with the
+    /// end of the stream (`MSG_MORE` of `send(2)`): [`Link::say_goodbye`] must
+    /// follow without any wait between. Says how many octets it took; the others
+    /// are to be sent as usual.
+    pub(super) fn begin_last(&self, clear: &[u8]) -> usize {
+        match self.transport {
+            Transport::Clear => self.send_last(clear),
+            Transport::Tls(_) => 0,
+        }
+    }
+
     async fn encrypt(&mut self, mut clear: Vec<u8>) -> Result<Vec<u8>, Broken> {
         for text in clear.chunks(limits::RECORDS_TEXT) {
             let Transport::Tls(secured) = &mut self.transport else {
@@ -348,7 +359,7 @@ impl Link {
         const TLS_IS_SPOKEN: &[u8] = b"-ERR TLS is spoken here from the first octet\r\n";
         match farewell {
             Farewell::None => return,
-            Farewell::Explained => self.send_last(TLS_IS_SPOKEN),
+            Farewell::Explained => drop(self.send_last(TLS_IS_SPOKEN)),
             Farewell::Said | Farewell::Lingering => {
                 if let Transport::Tls(secured) = &mut self.transport {
                     let mut records = Vec::new();
@@ -364,12 +375,12 @@ impl Link {
         }
     }
 
-    /// The last octets of a connection, few enough for any socket. Whether they
-    /// arrive concerns nobody any more, and a client that reads nothing is not
-    /// waited for.
-    fn send_last(&self, octets: &[u8]) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::send(self.socket.as_fd(), octets, flags);
+    /// The last octets of a connection, as many as the socket has room for; they
+    /// leave with the end of the stream.
+    fn send_last(&self, octets: &[u8]) -> usize {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+        // A connection that has failed takes none, and will say so.
+        rustix::net::send(self.socket.as_fd(), octets, flags).unwrap_or(0)
     }
 
     /// Takes what the client still sends until it has heard of the end.

@@ -266,7 +266,11 @@ impl Connection {
                     // Free before the client hears that the session is over: it
                     // may come back at once.
                     self.maildrop = None;
-                    self.flush().await?;
+                    let taken = self.link.begin_last(self.out.as_bytes());
+                    if taken < self.out.as_bytes().len() {
+                        self.out.buffer_mut().drain(..taken);
+                        self.flush().await?;
+                    }
                     return Ok(end);
                 }
             };

@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags};
+
 use super::client::Client;
 use super::random::Random;
 use super::server::{Server, Site};
@@ -146,4 +148,27 @@ fn a_line_that_the_end_cuts_off_is_not_obeyed() {
             .names()
             .contains(&"new/1.m".to_owned())
     );
+}
+
+/// Whoever reads the last reply can see in the same moment that nothing follows: a
+/// segment of its own for the end would cost both sides a tenth of a short session.
+#[test]
+fn the_last_reply_and_the_end_of_the_stream_come_in_one_segment() {
+    const SESSIONS: usize = 200;
+    let server = server();
+    for session in 0..SESSIONS {
+        let mut client = Client::connect(server.site.pop3());
+        client.send("QUIT\r\n");
+        let mut watched = [PollFd::new(
+            client.stream(),
+            PollFlags::IN | PollFlags::RDHUP,
+        )];
+        rustix::event::poll(&mut watched, None).expect("something comes");
+        let seen = watched[0].revents();
+        assert!(
+            seen.contains(PollFlags::IN | PollFlags::RDHUP),
+            "{session}: {seen:?}"
+        );
+        assert_eq!(client.rest(), b"+OK popcore signing off\r\n");
+    }
 }
