@@ -74,21 +74,36 @@ fn spawn_on(cpus: &[usize], command: &mut Command) -> Result<Child> {
 
 /// The floor, as a process of this program.
 pub(crate) fn start_bare(cpu: usize, users: usize, messages: usize) -> Result<Server> {
-    let program = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(this_program()?);
     command.args(["bare", "--port", "0"]);
     command.args(["--messages", &messages.to_string()]);
+    start_own("bare", command, cpu, users)
+}
+
+/// popcore's sessions on glommio's sockets, with the mailboxes of `folder`.
+pub(crate) fn start_sockets(cpu: usize, folder: &Path, users: usize) -> Result<Server> {
+    let mut command = Command::new(this_program()?);
+    command.arg("sockets").arg(folder);
+    start_own("sockets", command, cpu, users)
+}
+
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|e| format!("this program: {e}"))
+}
+
+/// A server of this program, which prints where it listens.
+fn start_own(name: &'static str, mut command: Command, cpu: usize, users: usize) -> Result<Server> {
     let child = spawn_on(&[cpu], command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let mut process = Process(child);
     let mut line = String::new();
-    let stdout = process.0.stdout.take().ok_or("bare: no output")?;
+    let stdout = process.0.stdout.take().ok_or("no output")?;
     let read = BufReader::new(stdout).read_line(&mut line);
     let address = read
         .ok()
         .and_then(|_| line.trim_end().parse().ok())
-        .ok_or_else(|| format!("bare did not say where it listens: {line:?}"))?;
+        .ok_or_else(|| format!("{name} did not say where it listens: {line:?}"))?;
     Ok(Server {
-        name: "bare",
+        name,
         address,
         pid: process.0.id(),
         users: template(users),
@@ -129,6 +144,23 @@ pub(crate) fn start_popcore(
     let config = folder.join(format!("popcore-{shards}.toml"));
     fs::write(&config, popcore_config(address, shards)).map_err(failed)?;
     start_configured(name, &config, address, shards, users)
+}
+
+/// The same, with metrics at the second address.
+pub(crate) fn start_with_metrics(
+    name: &'static str,
+    folder: &Path,
+    shards: usize,
+    users: usize,
+) -> Result<(Server, SocketAddr)> {
+    let failed = |e: io::Error| format!("{}: {e}", folder.display());
+    let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+    let (address, admin) = (free().map_err(failed)?, free().map_err(failed)?);
+    let text = popcore_config(address, shards) + &format!("\n[admin]\nlisten = \"{admin}\"\n");
+    let config = folder.join("popcore-metrics.toml");
+    fs::write(&config, text).map_err(failed)?;
+    let server = start_configured(name, &config, address, shards, users)?;
+    Ok((server, admin))
 }
 
 /// popcore with the configuration of this file, which listens on `address`.
@@ -232,10 +264,31 @@ pub(crate) struct Load {
     pub(crate) profile: &'static str,
     /// Sessions at a time.
     pub(crate) sessions: usize,
+    /// Sessions a second, whether they are answered or not; otherwise one begins
+    /// when another ends.
+    pub(crate) rate: Option<f64>,
     /// How long.
     pub(crate) seconds: f64,
-    /// The generator's CPUs, as its --cpu.
-    pub(crate) cpus: &'static str,
+    /// The generator's threads.
+    pub(crate) generator: Threads,
+}
+
+/// Where the generator runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Threads {
+    /// One thread on CPU 1.
+    Apart,
+    /// One on each of these CPUs, wherever the kernel puts them among these.
+    Among(&'static [usize]),
+}
+
+impl Threads {
+    fn cpus(self) -> &'static [usize] {
+        match self {
+            Threads::Apart => &[1],
+            Threads::Among(cpus) => cpus,
+        }
+    }
 }
 
 /// What one round showed.
@@ -243,8 +296,13 @@ pub(crate) struct Load {
 pub(crate) struct Round {
     /// The server's CPU time by session.
     pub(crate) server_us: f64,
+    /// Sessions played.
+    pub(crate) sessions: f64,
     /// Sessions a second.
     pub(crate) rate: f64,
+    /// The time in which 99 of 100 sessions were over, from when each was due, in
+    /// microseconds.
+    pub(crate) p99_us: f64,
     /// The generator's CPU time by session.
     pub(crate) generator_us: f64,
     /// The server's own memory.
@@ -269,13 +327,24 @@ pub(crate) fn load(server: &Server, load: &Load) -> Result<Round> {
     }
     let mut command = Command::new(&program);
     command
-        .args(["--profile", load.profile, "--json", "-", "--cpu", load.cpus])
+        .args(["--profile", load.profile, "--json", "-"])
         .args(["--target", &server.address.to_string()])
         .args(["--users", &server.users, "--password", &server.password])
         .args(["--sessions", &load.sessions.to_string()])
         .args(["--duration", &load.seconds.to_string()])
+        .args(["--threads", &load.generator.cpus().len().to_string()])
         .args(["--server-pid", &server.pid.to_string()]);
-    let output = command.stdin(Stdio::null()).output();
+    if let Some(rate) = load.rate {
+        command.args(["--rate", &format!("{rate:.0}/s")]);
+    }
+    let child = spawn_on(
+        load.generator.cpus(),
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )?;
+    let output = child.wait_with_output();
     let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
     let table = String::from_utf8_lossy(&output.stderr);
     let report: Value = serde_json::from_slice(&output.stdout)
@@ -290,7 +359,9 @@ pub(crate) fn load(server: &Server, load: &Load) -> Result<Round> {
     let idle = load.profile == "idle";
     Ok(Round {
         server_us: needed("/server/cpu_us_per_session")?,
+        sessions,
         rate: needed("/rates/sessions_per_s")?,
+        p99_us: needed("/latency_us/session/p99")?,
         generator_us: needed("/generator/cpu_us_per_session")?,
         memory_mib: needed("/server/anonymous_bytes")? / 1_048_576.0,
         idle_bytes: if idle {
