@@ -30,6 +30,6 @@ pub use lock::{InUse, LockGuard, LockTable};
 pub use maildrops::{Maildrops, Opened};
 pub use name::{Moment, Name};
 pub use scan::{canonical, locate, open};
-pub use snapshot::{Builder, Folder, Snapshot};
+pub use snapshot::{Builder, Folder, Snapshot, StoredForm};
 pub use stamps::{Freshness, Stamps, Standing, current, current_without_blocking};
 pub use template::{NameError, Template, TemplateError};

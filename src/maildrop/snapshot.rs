@@ -63,6 +63,22 @@ impl Folder {
     }
 }
 
+/// What a message's file holds, as far as it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredForm {
+    /// The octets of the wire: every line ends with CRLF, the last one too, and
+    /// none begins with a dot. The file goes out as it is, but for the terminator.
+    Wire,
+    /// Text that has to go through the encoder, or that nobody has looked at.
+    Text,
+}
+
+impl StoredForm {
+    fn of(verbatim: bool) -> Self {
+        if verbatim { Self::Wire } else { Self::Text }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed(2))]
 struct Entry {
@@ -144,9 +160,10 @@ impl Snapshot {
         self.entry(message).map(|entry| entry.stored)
     }
 
-    /// Whether a message's file can be sent as it is, but for the terminator.
-    pub fn is_verbatim(&self, message: MessageNumber) -> Option<bool> {
-        self.entry(message).map(|entry| entry.marks & VERBATIM != 0)
+    /// What has to be done to a message's octets before they are sent.
+    pub fn as_stored(&self, message: MessageNumber) -> Option<StoredForm> {
+        let form = |entry: Entry| StoredForm::of(entry.marks & VERBATIM != 0);
+        self.entry(message).map(form)
     }
 
     /// A message's unique-id: 1 to 70 octets of 0x21 to 0x7E (RFC 1939,

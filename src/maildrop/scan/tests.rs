@@ -7,7 +7,7 @@ use std::thread;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use super::super::snapshot::Folder;
+use super::super::snapshot::{Folder, StoredForm};
 use super::super::stamps::{Freshness, current, current_without_blocking};
 use super::*;
 
@@ -109,8 +109,8 @@ fn octets_count_every_line_end_as_two() {
         let path = snapshot.path(n).expect("in range");
         assert_eq!(fs::read(path).expect("it is there"), content);
     }
-    assert_eq!(snapshot.is_verbatim(number(3)), Some(true));
-    assert_eq!(snapshot.is_verbatim(number(2)), Some(false));
+    assert_eq!(snapshot.as_stored(number(3)), Some(StoredForm::Wire));
+    assert_eq!(snapshot.as_stored(number(2)), Some(StoredForm::Text));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn messages_stand_in_order_with_their_facts() {
     assert_eq!((snapshot.len(), snapshot.total()), (2, Octets::new(320)));
     assert_eq!(snapshot.octets(number(1)), Some(Octets::new(20)));
     assert_eq!(snapshot.stored(number(2)), Some(300));
-    assert_eq!(snapshot.is_verbatim(number(2)), Some(false));
+    assert_eq!(snapshot.as_stored(number(2)), Some(StoredForm::Text));
     assert_eq!(snapshot.unique_name(number(2)), Some(b"10.b".as_slice()));
     assert_eq!(snapshot.name(number(2)), Some(b"10.b:2,S".as_slice()));
     assert_eq!(snapshot.path(number(2)), Some("/m/ann/cur/10.b:2,S".into()));
