@@ -55,7 +55,7 @@ fn scan(root: &Path, previous: Option<&Snapshot>) -> Snapshot {
 fn settled(root: &Path) -> Snapshot {
     loop {
         let snapshot = scan(root, None);
-        if snapshot.standing() != Standing::Unsettled {
+        if matches!(snapshot.standing(), Standing::Settled { .. }) {
             return snapshot;
         }
     }

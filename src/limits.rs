@@ -239,9 +239,14 @@ pub const QUIET_LISTINGS: u32 = 12;
 /// ends.
 pub const LISTINGS: u32 = 200;
 
+/// Digests of a maildrop that were announced for a second file of a name and are
+/// kept so that none is announced again. Two files of one name are a fault of the
+/// program that made them; this many take 24 KiB of an index.
+pub const RETIRED_UNIQUE_IDS: usize = 1024;
+
 const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
-const _: () = assert!(MAILDROP_MESSAGES * FILE_NAME <= u32::MAX as usize);
+const _: () = assert!(MAILDROP_MESSAGES * (FILE_NAME + UNIQUE_ID + 1) <= u32::MAX as usize);
 const _: () = assert!(QUIET_LISTINGS < LISTINGS);
 
 /// Largest configuration file in octets: a thousand times an ordinary one.

@@ -31,7 +31,7 @@ use crate::auth::{self, Broker};
 use crate::config::{Config, DirectoryOptions, RunAs, Shards, TlsMode};
 use crate::conn::Services;
 use crate::limits;
-use crate::maildrop::{Maildrops, Template, TemplateError};
+use crate::maildrop::{self, Maildrops, Template, TemplateError};
 use crate::observe::{self, Log, Metrics, ShardWriter, Sparing};
 use crate::ring::{self, RingError};
 use crate::session::Policy;
@@ -61,6 +61,8 @@ pub enum ServerError {
     Watch(io::Error),
     /// The path template cannot be used.
     Template(TemplateError),
+    /// The path template of indexes cannot be used.
+    Index(TemplateError),
     /// Privileges cannot be dropped.
     Privileges(io::Error),
     /// The log cannot be opened.
@@ -85,6 +87,7 @@ impl fmt::Display for ServerError {
             ServerError::Certificate(error) => error.fmt(f),
             ServerError::Watch(error) => write!(f, "no thread for certificates: {error}"),
             ServerError::Template(error) => write!(f, "maildrop.path: {error}"),
+            ServerError::Index(error) => write!(f, "maildrop.index: {error}"),
             ServerError::Privileges(error) => write!(
                 f,
                 "privileges cannot be dropped: {error}; start as root, or leave server.user and \
@@ -441,6 +444,13 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
     };
     Ok(Arc::new(Services {
         template: Template::parse(&config.maildrop.path).map_err(ServerError::Template)?,
+        index: config
+            .maildrop
+            .index
+            .as_deref()
+            .map(Template::parse)
+            .transpose()
+            .map_err(ServerError::Index)?,
         maildrops: Maildrops::new(limits::SNAPSHOT_CACHE),
         broker: Broker::start(&options).map_err(ServerError::Auth)?,
         strangers: Sparing::default(),
@@ -503,6 +513,27 @@ const RING_METRICS: [RingMetric; 8] = [
     ),
 ];
 
+/// A counter of maildrops: its metric, what it is, and how it is read.
+type MaildropMetric = (&'static str, &'static str, fn(&maildrop::Counters) -> u64);
+
+const MAILDROP_METRICS: [MaildropMetric; 3] = [
+    (
+        "index_damaged",
+        "Indexes of maildrops that were found damaged and made anew",
+        maildrop::Counters::damaged,
+    ),
+    (
+        "index_unwritten",
+        "Indexes of maildrops that could not be written",
+        maildrop::Counters::unwritten,
+    ),
+    (
+        "message_sizes_corrected",
+        "Messages whose size was not what name or index said",
+        maildrop::Counters::corrected,
+    ),
+];
+
 /// The counters of each shard's ring.
 type Rings = Arc<[Arc<ring::Counters>]>;
 
@@ -533,5 +564,9 @@ fn metrics(log: &Log, services: &Arc<Services>, rings: &Rings) -> (Metrics, Vec<
     metrics.register_gauge("snapshot_cache_bytes", octets, move || {
         own.maildrops.cache().memory() as u64
     });
+    for (name, help, read) in MAILDROP_METRICS {
+        let counters = Arc::clone(services.maildrops.counters());
+        metrics.register_counter(name, help, move || read(&counters));
+    }
     (metrics, writers)
 }

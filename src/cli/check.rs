@@ -62,6 +62,9 @@ fn summary(path: &Path, config: &Config, certificates: &[Facts]) -> String {
         line(format!("users from {}", path.display()));
     }
     line(format!("mail in {}", config.maildrop.path));
+    if let Some(index) = &config.maildrop.index {
+        line(format!("indexes in {index}"));
+    }
     if let Some(run_as) = &config.server.run_as {
         line(format!("runs as user {}, group {}", run_as.uid, run_as.gid));
     }

@@ -106,10 +106,10 @@ fn passwd_file(file: &File<'_>, field: Field<String>, base: &Path) -> Option<Dir
 
 pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<MaildropOptions> {
     let file = section.file();
-    if let Some(field) = section.take::<String>("index") {
-        let problem = "indexes are not there in this version";
-        file.reject(&field.place, problem, "remove it");
-    }
+    let index = match section.take::<String>("index") {
+        Some(field) if field.value != "beside" => template(file, field, base).map(Some),
+        _ => Some(None),
+    };
     if let Some(field) = section.take::<Vec<String>>("uidl") {
         uidl(file, &field);
     }
@@ -123,7 +123,10 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         None
     };
     section.finish();
-    Some(MaildropOptions { path: path? })
+    Some(MaildropOptions {
+        path: path?,
+        index: index?,
+    })
 }
 
 fn uidl(file: &File<'_>, field: &Field<Vec<String>>) {

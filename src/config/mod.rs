@@ -168,6 +168,8 @@ pub enum DirectoryOptions {
 pub struct MaildropOptions {
     /// The path template, absolute or beginning with `{home}`.
     pub path: String,
+    /// The same for indexes; `None`: each beside its messages.
+    pub index: Option<String>,
 }
 
 /// Limits an operator may move. Those that are fixed stand in [`crate::limits`].

@@ -119,6 +119,7 @@ fn a_whole_file_becomes_plain_data() {
         },
         maildrop: MaildropOptions {
             path: path("mail/{domain}/{local}").display().to_string(),
+            index: None,
         },
         limits: LimitOptions {
             idle: Duration::from_mins(10),
@@ -321,8 +322,8 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ),
     (
         "[maildrop]",
-        "index = \"beside\"",
-        "15: maildrop.index: indexes are not there in this version; remove it",
+        "index = \"/nonexistent/{user}\"",
+        "15: maildrop.index: the folder /nonexistent/ cannot be listed: No such file or directory (os error 2); mount or create it, and let the user who starts popcore read it",
     ),
     (
         "[maildrop]",

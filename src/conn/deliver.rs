@@ -47,22 +47,20 @@ impl Connection {
             Ok(file) => file,
             Err(error) => return Ok(Outcome::Sent(Err(error))),
         };
-        if !is_the_one(&file, &snapshot, message) {
+        let Some(stored) = size_of_the_one(&file, &snapshot, message, stored) else {
             // A message file never changes (maildir(5)), and its octets have
-            // been announced. The next login counts them anew.
+            // been announced.
             let name = show(&snapshot, message);
             tracing::warn!("{name}: another program changed or replaced the file");
-            self.context
-                .services
-                .maildrops
-                .cache()
-                .forget(snapshot.asked());
             self.context.ring.close(file);
+            self.recount(snapshot, message).await;
             return Ok(Outcome::Sent(Err(MessageError::Unreadable)));
-        }
+        };
+        let stated = snapshot.is_stated(message) == Some(true);
         let mut window = Window {
             file,
             stored,
+            counted: stated,
             offset: 0,
             octets: self.context.buffers.lend(Purpose::for_octets(stored)),
         };
@@ -82,22 +80,52 @@ impl Connection {
         self.context.ring.close(window.file);
         match sent {
             Err(Broken::Message(fault)) => {
-                // What was counted does not hold; the next login counts anew.
-                let maildrops = &self.context.services.maildrops;
-                maildrops.cache().forget(snapshot.asked());
                 let text = format!("{}: {fault}", show(&snapshot, message));
+                self.recount(snapshot, message).await;
                 Err(Broken::Message(text))
             }
-            Ok(Outcome::Sent(Ok(top))) => {
-                let (sending, sent) = match body_lines {
-                    None => (Sending::Retr, octets),
-                    Some(_) => (Sending::Top, top),
+            Ok(Outcome::Sent(Ok(counted))) => {
+                let sent = if body_lines.is_none() && !stated {
+                    octets
+                } else {
+                    counted
                 };
+                let sending = body_lines.map_or(Sending::Retr, |_| Sending::Top);
                 self.context.counters.message(sending, sent.get());
+                if stated && body_lines.is_none() {
+                    self.believe(snapshot, message, (sent, stored)).await;
+                }
                 Ok(Outcome::Sent(Ok(sent)))
             }
             other => other,
         }
+    }
+
+    /// Holds what was sent, and the file's size, against what the name states.
+    async fn believe(
+        &self,
+        snapshot: Arc<Snapshot>,
+        message: MessageNumber,
+        (octets, stored): (Octets, u64),
+    ) {
+        let told = (snapshot.octets(message), snapshot.stored(message));
+        if told != (Some(octets), Some(stored)) {
+            tracing::warn!(
+                "{}: the name states wrong sizes: the file has {stored} octets, {} on the wire",
+                show(&snapshot, message),
+                octets.get()
+            );
+            self.recount(snapshot, message).await;
+        }
+    }
+
+    /// What is known of a message does not hold; the next session is told better.
+    async fn recount(&self, snapshot: Arc<Snapshot>, message: MessageNumber) {
+        let maildrops = self.context.services.maildrops.clone();
+        self.context
+            .ring
+            .blocking(move || maildrops.recount(&snapshot, message))
+            .await;
     }
 
     async fn begin(&mut self, octets: Octets, body_lines: Option<u64>) -> Result<(), Broken> {
@@ -126,12 +154,14 @@ impl Connection {
     ) -> Result<Outcome, Broken> {
         let mut encoder = Encoder::new();
         let mut limit = body_lines.map(TopLimit::new);
-        // What RETR sends is known beforehand.
+        // What RETR sends is known beforehand, as a rule.
         let mut sent = OctetCounter::new();
         loop {
             let mut wanted = window.octets.len();
             if let Some(limit) = &mut limit {
                 wanted = limit.take(&window.octets);
+            }
+            if window.counted || limit.is_some() {
                 sent.update(&window.octets[..wanted]);
             }
             let mut done = 0;
@@ -229,6 +259,8 @@ struct Window {
     file: Handle,
     /// The file's size as the snapshot has it.
     stored: u64,
+    /// Whether the octets of RETR are counted while they are sent.
+    counted: bool,
     /// Where the octets behind the window begin.
     offset: u64,
     octets: Vec<u8>,
@@ -253,18 +285,24 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Whether an open file is the regular file that was counted, as far as the kernel
-/// knows without asking a server. One rewritten in place at the same size is not
-/// found out here.
-fn is_the_one(file: &Handle, snapshot: &Snapshot, message: MessageNumber) -> bool {
+/// The size of an open file, if it is the regular file that was counted, as far as
+/// the kernel knows without asking a server. One rewritten in place at the same
+/// size is not found out here; one that nobody has counted may have any size.
+fn size_of_the_one(
+    file: &Handle,
+    snapshot: &Snapshot,
+    message: MessageNumber,
+    stored: u64,
+) -> Option<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let mask = StatxFlags::SIZE | StatxFlags::INO | StatxFlags::TYPE;
     let Ok(stat) = rustix::fs::statx(file, c"", flags, mask) else {
-        return true;
+        return Some(stored);
     };
-    FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
-        && Some(stat.stx_size) == snapshot.stored(message)
-        && Some(stat.stx_ino) == snapshot.inode(message)
+    let is_it = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
+        && (stat.stx_size == stored || snapshot.is_stated(message) == Some(true))
+        && Some(stat.stx_ino) == snapshot.inode(message);
+    is_it.then_some(stat.stx_size)
 }
 
 fn show(snapshot: &Snapshot, message: MessageNumber) -> String {

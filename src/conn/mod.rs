@@ -53,6 +53,8 @@ pub struct Services {
     pub template: Template,
     /// Log lines of handshakes that failed.
     pub strangers: Sparing,
+    /// Where their indexes are, unless beside them.
+    pub index: Option<Template>,
 }
 
 /// What the connections of one shard share.

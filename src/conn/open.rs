@@ -3,41 +3,47 @@
 use std::sync::Arc;
 
 use crate::auth::Account;
-use crate::maildrop::{self, CommitReport, FaultKind, OpenError, Opened};
+use crate::maildrop::{self, CommitReport, FaultKind, Location, OpenError, Opened, Template};
 use crate::session::{Deletions, Outcome};
 
-use super::Connection;
 use super::link::Broken;
+use super::{Connection, Services};
+
+/// Where the mail of a user is.
+fn locate(services: &Services, account: Account) -> Result<Location, OpenError> {
+    let Account {
+        user, home, mail, ..
+    } = account;
+    let expand = |template: &Template| {
+        let path = template.expand(&user, home.as_deref());
+        path.map_err(|error| OpenError::no_path(&user, error))
+    };
+    Ok(Location {
+        path: match mail {
+            Some(path) => path,
+            None => expand(&services.template)?,
+        },
+        index: services.index.as_ref().map(expand).transpose()?,
+    })
+}
 
 impl Connection {
     /// Locks and reads the maildrop of a user who has just logged in.
     pub(super) async fn open(&mut self, account: Account) -> Result<Outcome, Broken> {
         let services = Arc::clone(&self.context.services);
-        let path = match account.mail {
-            Some(path) => path,
-            None => match services
-                .template
-                .expand(&account.user, account.home.as_deref())
-            {
-                Ok(path) => path,
-                Err(error) => {
-                    let refused = Err(OpenError::no_path(&account.user, error));
-                    self.report.opened(&self.context.counters, &refused);
-                    let refused = refused.map(|Opened { snapshot, .. }| snapshot);
-                    return Ok(Outcome::MaildropOpened(refused));
+        let opened = match locate(&services, account) {
+            Ok(at) => match services.maildrops.open_unchanged(&at.path) {
+                Ok(Some(opened)) => Ok(opened),
+                Ok(None) => {
+                    let maildrops = services.maildrops.clone();
+                    self.context
+                        .ring
+                        .blocking(move || maildrops.open(&at))
+                        .await
                 }
+                Err(in_use) => Err(OpenError::from(in_use)),
             },
-        };
-        let opened = match services.maildrops.open_unchanged(&path) {
-            Ok(Some(opened)) => Ok(opened),
-            Ok(None) => {
-                let maildrops = services.maildrops.clone();
-                self.context
-                    .ring
-                    .blocking(move || maildrops.open(&path))
-                    .await
-            }
-            Err(in_use) => Err(OpenError::from(in_use)),
+            Err(error) => Err(error),
         };
         self.report.opened(&self.context.counters, &opened);
         let opened = opened.map(|Opened { snapshot, lock }| {

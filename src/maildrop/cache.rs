@@ -248,10 +248,10 @@ mod tests {
     fn a_snapshot_larger_than_the_cache_is_not_kept_and_one_as_large_as_a_part_is() {
         let cache = SnapshotCache::new(64 << 10);
         cache.put(snapshot("/m/a", 1));
-        cache.put(snapshot("/m/a", 2_000));
+        cache.put(snapshot("/m/a", 4_000));
         assert!(cache.get(Path::new("/m/a")).is_none());
         assert_eq!(cache.memory(), 0);
-        cache.put(snapshot("/m/a", 1_000));
+        cache.put(snapshot("/m/a", 2_000));
         assert!(cache.get(Path::new("/m/a")).is_some());
     }
 

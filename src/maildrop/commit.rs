@@ -150,10 +150,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::maildrop::message::Facts;
     use crate::maildrop::name::Name;
     use crate::maildrop::open;
-    use crate::maildrop::roll::{Facts, Roll};
-    use crate::maildrop::stamps::Standing;
+    use crate::maildrop::roll::Roll;
+    use crate::maildrop::snapshot::Knowledge;
 
     fn maildrop(names: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
@@ -226,6 +227,7 @@ mod tests {
             octets: 10,
             stored: 10,
             verbatim: true,
+            stated: false,
         });
         for path in ["new/1.a", "new/2.b", "cur/3.c:2,"] {
             let (part, name) = path.split_once('/').expect("two parts");
@@ -238,7 +240,7 @@ mod tests {
             let name = Name::parse(name.as_bytes()).expect("a message's name");
             roll.add(name, part, inode, facts);
         }
-        let snapshot = Snapshot::assemble(root, root, Standing::Unsettled, roll);
+        let snapshot = Snapshot::assemble(root, root, Knowledge::none(), roll);
         let report = remove(&snapshot, numbers([1, 2, 3]));
         assert_eq!(report.failed, Some((2, FaultKind::Permanent)));
         assert_eq!((report.removed, report.octets), (1, Octets::new(10)));

@@ -130,6 +130,8 @@ pub(super) enum Cause {
     Link,
     /// The maildrop, or new/ or cur/, is something else than a directory.
     NotADirectory,
+    /// Something else than a file is where popcore keeps one of its own.
+    NotAFile,
     /// The operator's own link to the maildrop leads to nothing.
     DanglingLink,
     /// More messages than a snapshot may hold.
@@ -144,9 +146,11 @@ impl Cause {
     fn kind(&self) -> FaultKind {
         match self {
             Self::System { errno, .. } => FaultKind::of(*errno),
-            Self::Link | Self::NotADirectory | Self::TooManyMessages | Self::Name(_) => {
-                FaultKind::Permanent
-            }
+            Self::Link
+            | Self::NotADirectory
+            | Self::NotAFile
+            | Self::TooManyMessages
+            | Self::Name(_) => FaultKind::Permanent,
             Self::DanglingLink | Self::Restless => FaultKind::Temporary,
         }
     }
@@ -177,6 +181,10 @@ impl fmt::Display for Fault {
                 f,
                 "{path} is not a directory: popcore reads Maildir, not mbox; convert it, \
                  or correct maildrop.path"
+            ),
+            Cause::NotAFile => write!(
+                f,
+                "{path} is no file, and popcore keeps one of its own there: move it away"
             ),
             Cause::DanglingLink => write!(
                 f,

@@ -12,8 +12,9 @@ use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlag
 use rustix::io::{self, Errno};
 
 use super::error::{Attempt, Cause, OpenError};
+use super::message::Facts;
 use super::name::Name;
-use super::roll::{Facts, Measured, Roll};
+use super::roll::{Measured, Roll};
 use super::snapshot::Folder;
 use super::stamps::Stamps;
 use crate::wire::OctetCounter;
@@ -100,11 +101,24 @@ impl Folders {
         }
     }
 
-    /// Lists both, new/ first: what moves the usual way is then seen at least
-    /// once. The roll comes back unsorted.
+    /// Lists both. The roll comes back unsorted.
     pub(super) fn list(&self, root: &Path, buffers: &mut Buffers) -> Result<Roll, OpenError> {
+        self.list_those(root, buffers, |_| true)
+    }
+
+    /// Lists the directories that are `wanted`, new/ first: what moves the usual
+    /// way is then seen at least once.
+    pub(super) fn list_those(
+        &self,
+        root: &Path,
+        buffers: &mut Buffers,
+        wanted: impl Fn(Folder) -> bool,
+    ) -> Result<Roll, OpenError> {
         let mut roll = Roll::default();
         for folder in [Folder::New, Folder::Cur] {
+            if !wanted(folder) {
+                continue;
+            }
             let Some(fd) = self.fd(folder) else { continue };
             list_into(&mut roll, fd, folder, buffers).map_err(|errno| {
                 OpenError::system(Attempt::List, &root.join(folder.name()), errno)
@@ -198,7 +212,15 @@ pub(super) fn measure(
         Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Ok(Measured::Foreign),
         Err(errno) => return Err((Attempt::Open, errno)),
     };
-    let stat = fs::fstat(&file).map_err(|errno| (Attempt::Stat, errno))?;
+    measure_open(&file, buffers)
+}
+
+/// Reads an open message and counts its octets.
+pub(super) fn measure_open(
+    file: &OwnedFd,
+    buffers: &mut Buffers,
+) -> Result<Measured, (Attempt, Errno)> {
+    let stat = fs::fstat(file).map_err(|errno| (Attempt::Stat, errno))?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Ok(Measured::Foreign);
     }
@@ -230,5 +252,6 @@ fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Err
         octets,
         stored,
         verbatim,
+        stated: false,
     })
 }

@@ -1,23 +1,84 @@
 //! Opening a maildrop for a session: lock first, then the cheapest true snapshot.
 //!
 //! A shard calls [`Maildrops::open_unchanged`], which never waits. Only where it
-//! has no answer does the connection send [`Maildrops::open`] to the pool.
+//! has no answer does the connection send [`Maildrops::open`] to the pool. There
+//! the index takes the place of the snapshot in memory, if it has one that is as
+//! new, and a listing the place of both; what it found is in the index before the
+//! session sees it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::SnapshotCache;
 use super::error::OpenError;
+use super::index::{Contents, Index, Position};
+use super::listing::Root;
 use super::lock::{InUse, LockGuard, LockTable};
+use super::message::Message;
 use super::scan;
-use super::snapshot::Snapshot;
-use super::stamps::{self, Freshness};
+use super::snapshot::{Knowledge, Snapshot};
+use super::stamps::{self, Freshness, Standing};
+use crate::proto::MessageNumber;
+
+/// Where a user's mail is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The maildrop.
+    pub path: PathBuf,
+    /// Its index, where that is not beside new/ and cur/.
+    pub index: Option<PathBuf>,
+}
 
 /// All maildrops of the process. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Maildrops {
     cache: Arc<SnapshotCache>,
     locks: LockTable,
+    counters: Arc<Counters>,
+}
+
+/// What happened to indexes. Touched where a file is read or written anyway.
+#[derive(Debug, Default)]
+pub struct Counters {
+    damaged: AtomicU64,
+    unwritten: AtomicU64,
+    corrected: AtomicU64,
+}
+
+impl Counters {
+    /// Indexes that were found damaged.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Indexes that could not be written.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Messages whose size was not what their name or the index said.
+    pub fn corrected(&self) -> u64 {
+        self.corrected.load(Ordering::Relaxed)
+    }
+}
+
+/// A maildrop that is being opened.
+struct Place<'a> {
+    asked: &'a Path,
+    root: &'a Root,
+    index: &'a Index,
+}
+
+/// Whether the index holds the snapshot that a listing begins with.
+#[derive(Clone, Copy)]
+enum Stored {
+    /// There is no index.
+    Nowhere,
+    /// There is one that cannot be appended to.
+    Damaged,
+    /// It does.
+    At(Position),
 }
 
 /// A maildrop that belongs to one session until this is dropped.
@@ -35,6 +96,7 @@ impl Maildrops {
         Self {
             cache: Arc::new(SnapshotCache::new(cache)),
             locks: LockTable::new(),
+            counters: Arc::default(),
         }
     }
 
@@ -54,19 +116,146 @@ impl Maildrops {
     }
 
     /// Opens a maildrop whatever it takes, and remembers what it read. BLOCKING.
-    pub fn open(&self, path: &Path) -> Result<Opened, OpenError> {
-        let root = scan::canonical(path)?;
+    pub fn open(&self, at: &Location) -> Result<Opened, OpenError> {
+        let root = scan::canonical(&at.path)?;
         let lock = self.locks.try_lock(root.as_path())?;
-        let known = self.cache.get(path).filter(|known| **known.root() == *root);
+        let known = self.cache.get(&at.path);
+        let known = known.filter(|known| **known.root() == *root);
         if let Some(snapshot) = &known
             && stamps::current(snapshot) == Freshness::Fresh
         {
             let snapshot = Arc::clone(snapshot);
             return Ok(Opened { snapshot, lock });
         }
-        let snapshot = Arc::new(scan::open_canonical(path, &root, known.as_deref())?);
+        let snapshot = Arc::new(self.refresh(at, &root, known.as_deref())?);
         self.cache.put(Arc::clone(&snapshot));
         Ok(Opened { snapshot, lock })
+    }
+
+    /// A true snapshot in place of `known`, which is none.
+    fn refresh(
+        &self,
+        at: &Location,
+        root: &Path,
+        known: Option<&Snapshot>,
+    ) -> Result<Snapshot, OpenError> {
+        let Some(opened) = Root::open(root)? else {
+            return Ok(scan::absent(&at.path, root));
+        };
+        let index = at.index(root);
+        let there = Place {
+            asked: &at.path,
+            root: &opened,
+            index: &index,
+        };
+        let snapshot = match index.open()? {
+            Some(file) if known.and_then(indexed) == Some(file.position) => {
+                self.list(&there, known, Stored::At(file.position))
+            }
+            Some(file) => {
+                let (octets, position) = index.read(file)?;
+                self.recall(&there, known, &octets, position)
+            }
+            // It was never there, or taken away: what is known goes into a new one.
+            None => self.list(&there, known, Stored::Nowhere),
+        };
+        let elsewhere = at.index.as_deref().map(Arc::from);
+        snapshot.map(|snapshot| snapshot.with_index_at(elsewhere))
+    }
+
+    /// What an index that this process did not write last says, or a listing that
+    /// begins with it.
+    fn recall(
+        &self,
+        there: &Place<'_>,
+        known: Option<&Snapshot>,
+        octets: &[u8],
+        position: Position,
+    ) -> Result<Snapshot, OpenError> {
+        let contents = Contents::read(octets);
+        if let Some(damage) = contents.damage() {
+            self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                "{}: {damage}; what it says of {} messages is used, and it is made anew; it is                  kept beside it as .damaged",
+                there.index.path().display(),
+                contents.len()
+            );
+            there.index.set_aside();
+        }
+        let root = there.root;
+        let standing = match contents.kept() {
+            Some(kept) => kept.standing(root.stamps()?, stamps::is_local(root.path())),
+            None => Standing::Unsettled,
+        };
+        let knowledge = Knowledge {
+            standing,
+            trust: contents.trust(),
+            retired: contents.retired(),
+            index: Some(position),
+            elsewhere: None,
+        };
+        let recalled = Snapshot::new(there.asked, root.path(), knowledge, contents.table());
+        if contents.damage().is_some() {
+            // What is in memory was whole.
+            let best = known.filter(|known| known.len() >= recalled.len());
+            return self.list(there, best.or(Some(&recalled)), Stored::Damaged);
+        }
+        if matches!(standing, Standing::Settled { .. }) {
+            return Ok(recalled);
+        }
+        self.list(there, Some(&recalled), Stored::At(position))
+    }
+
+    /// Lists the maildrop and has the index say so.
+    fn list(
+        &self,
+        there: &Place<'_>,
+        previous: Option<&Snapshot>,
+        stored: Stored,
+    ) -> Result<Snapshot, OpenError> {
+        let index = there.index;
+        let snapshot = scan::list(there.asked, there.root, previous)?;
+        let old = match stored {
+            Stored::Nowhere if snapshot.is_empty() => return Ok(snapshot),
+            Stored::Nowhere | Stored::Damaged => None,
+            Stored::At(position) => previous.zip(Some(position)),
+        };
+        match index.save(old, &snapshot) {
+            Ok(position) => Ok(snapshot.with_index(Some(position))),
+            Err(error) => {
+                self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    "{}: cannot be written: {error}; the maildrop is served without, and read \
+                     again after the next start: give the user that popcore runs as write \
+                     permission on the folder, or set maildrop.index",
+                    index.path().display()
+                );
+                Ok(snapshot)
+            }
+        }
+    }
+
+    /// Counts a message again whose file is not what the snapshot says, and has the
+    /// index say so. The session goes on with what it was told; the next one is told
+    /// the truth. BLOCKING, and for the session that holds the maildrop.
+    pub fn recount(&self, snapshot: &Snapshot, message: MessageNumber) {
+        // Whatever becomes of this, nobody is to be told the same again.
+        self.cache.forget(snapshot.asked());
+        let (Some(known), Ok(Some(facts))) =
+            (snapshot.message(message), scan::count(snapshot, message))
+        else {
+            // It is gone, or cannot be read: the next listing says so.
+            return;
+        };
+        self.counters.corrected.fetch_add(1, Ordering::Relaxed);
+        let index = match &snapshot.knowledge().elsewhere {
+            None => Index::beside(snapshot.root()),
+            Some(path) => Index::at(path.to_path_buf()),
+        };
+        if let Err(error) = index.correct(&Message { facts, ..known }, known.facts.stated) {
+            self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("{}: cannot be corrected: {error}", index.path().display());
+        }
     }
 
     /// The cached snapshots.
@@ -78,64 +267,34 @@ impl Maildrops {
     pub fn locks(&self) -> &LockTable {
         &self.locks
     }
+
+    /// What happened to indexes.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}
+
+impl Location {
+    /// A maildrop whose index is beside it.
+    pub fn beside(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            index: None,
+        }
+    }
+
+    fn index(&self, root: &Path) -> Index {
+        match &self.index {
+            None => Index::beside(root),
+            Some(path) => Index::at(path.clone()),
+        }
+    }
+}
+
+/// Where the index holds a snapshot, if it does.
+fn indexed(snapshot: &Snapshot) -> Option<Position> {
+    snapshot.knowledge().index
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn maildrop() -> (tempfile::TempDir, std::path::PathBuf) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("ann");
-        for part in ["new", "cur"] {
-            fs::create_dir_all(path.join(part)).expect("a folder");
-        }
-        fs::write(path.join("new/1.a"), "a\n").expect("a message");
-        (folder, path)
-    }
-
-    #[test]
-    fn an_unknown_maildrop_takes_the_pool() {
-        let (_folder, path) = maildrop();
-        let maildrops = Maildrops::new(1 << 20);
-        assert!(maildrops.open_unchanged(&path).expect("free").is_none());
-        assert_eq!(maildrops.locks().held(), 0);
-        let opened = maildrops.open(&path).expect("it opens");
-        assert_eq!(opened.snapshot.len(), 1);
-    }
-
-    #[test]
-    fn users_whose_paths_meet_exclude_each_other() {
-        let (folder, path) = maildrop();
-        let alias = folder.path().join("alias");
-        std::os::unix::fs::symlink(&path, &alias).expect("a link");
-        let maildrops = Maildrops::new(1 << 20);
-        let opened = maildrops.open(&path).expect("it opens");
-        assert!(matches!(maildrops.open(&alias), Err(OpenError::InUse(_))));
-        assert!(maildrops.open_unchanged(&path).is_err());
-        drop(opened);
-        let opened = maildrops.open(&alias).expect("free by now");
-        assert_eq!(opened.snapshot.len(), 1);
-    }
-
-    #[test]
-    fn a_scan_knows_what_the_one_before_read() {
-        let (_folder, path) = maildrop();
-        let maildrops = Maildrops::new(1 << 20);
-        drop(maildrops.open(&path).expect("it opens"));
-        fs::write(path.join("new/2.b"), "b\n").expect("a message");
-        // Rewritten in place: were it read again, the octets would differ.
-        fs::write(path.join("new/1.a"), "a longer message\n").expect("a message");
-        let opened = maildrops.open(&path).expect("it opens");
-        let octets = |n| {
-            let number = crate::proto::MessageNumber::new(n).expect("not 0");
-            opened
-                .snapshot
-                .octets(number)
-                .map(crate::proto::Octets::get)
-        };
-        assert_eq!([octets(1), octets(2), octets(3)], [Some(3), Some(3), None]);
-    }
-}
+mod tests;

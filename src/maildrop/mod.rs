@@ -1,7 +1,8 @@
 //! Maildrops: Maildir on the disk to the table of messages that a session sees.
 //!
 //! [`Template`] says where a user's maildrop lies. [`open`] reads it, on a pool
-//! thread, into a [`Snapshot`]; [`SnapshotCache`] keeps snapshots, and
+//! thread, into a [`Snapshot`]; [`index`] keeps one on the disk and [`SnapshotCache`]
+//! those in use in memory, and
 //! [`current_without_blocking`] tells on a shard whether one still holds, so that
 //! an unchanged maildrop costs no listing and no trip to the pool. [`LockTable`]
 //! gives a maildrop to one session at a time. [`Maildrops`] puts these together.
@@ -10,24 +11,28 @@
 //! session's snapshot never changes; two messages never share a UIDL; what blocks
 //! says so in capitals and runs on the pool.
 
+mod announce;
 mod cache;
 mod commit;
 mod error;
+pub mod index;
 mod listing;
 mod lock;
 mod maildrops;
+mod message;
 mod name;
 mod roll;
 mod scan;
 mod snapshot;
 mod stamps;
 mod template;
+mod uidl;
 
 pub use cache::SnapshotCache;
 pub use commit::remove;
 pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
 pub use lock::{InUse, LockGuard, LockTable};
-pub use maildrops::{Maildrops, Opened};
+pub use maildrops::{Counters, Location, Maildrops, Opened};
 pub use name::{Moment, Name};
 pub use scan::{canonical, locate, open};
 pub use snapshot::{Builder, Folder, Snapshot, StoredForm};

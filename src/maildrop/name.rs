@@ -5,8 +5,8 @@
 //! snapshot. What identifies the message is the part before the first `:`, which
 //! a change of flags or a move from new/ to cur/ leaves alone.
 //!
-//! Sizes in names are read and not believed: some sites carry wrong ones, and a
-//! wrong count of octets breaks clients. Octets are counted from the file.
+//! Sizes in names are not believed before one of them was found right: some sites
+//! carry wrong ones, and a wrong count of octets breaks clients.
 
 use std::cmp::Ordering;
 
@@ -82,7 +82,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    fn of(name: &[u8]) -> Self {
+    pub(super) fn of(name: &[u8]) -> Self {
         let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let seconds = decimal_saturating(&name[..digits]);
         let micros = name[digits..].strip_prefix(b".").and_then(|rest| {

@@ -12,25 +12,11 @@
 use std::cmp::Ordering;
 use std::mem;
 
+use super::message::{Facts, Message};
 use super::name::{self, Moment, Name};
-use super::snapshot::{Folder, Hash, Snapshot};
+use super::snapshot::{Folder, Snapshot};
+use super::uidl::{Form, Packed};
 use crate::limits;
-
-/// What reading a message's file told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
-    pub(super) octets: u64,
-    pub(super) stored: u64,
-    pub(super) verbatim: bool,
-}
-
-/// How a message was announced before.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Uidl {
-    New,
-    Name,
-    Hash(Hash),
-}
 
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -51,9 +37,17 @@ struct Member {
     state: State,
     /// The last listing that showed it; 0: only the snapshot before knows it.
     seen: u32,
-    /// In `hashes`; told apart from "by name" by `known`.
-    hash: Option<u32>,
-    known: bool,
+    rank: Option<u32>,
+    /// How it was announced; `None` for one that is new.
+    uidl: Option<Slot>,
+}
+
+/// Where in `names` a packed unique-id stands.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    form: Form,
+    start: u32,
+    len: u8,
 }
 
 /// One member, to look at.
@@ -63,28 +57,55 @@ pub(super) struct View<'a> {
     pub(super) folder: Folder,
     pub(super) inode: u64,
     pub(super) facts: Option<Facts>,
-    pub(super) uidl: Uidl,
+    pub(super) rank: Option<u32>,
+    /// `None` for one that is new.
+    pub(super) uidl: Option<Packed<'a>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Roll {
+    /// Names, and unique-ids that are no names.
     names: Vec<u8>,
     members: Vec<Member>,
-    hashes: Vec<Hash>,
 }
 
 impl Roll {
     /// The roll that a snapshot remembers.
     pub(super) fn recall(snapshot: &Snapshot) -> Self {
-        let mut roll = Self::default();
-        for message in snapshot.remembered() {
-            let name = Name::parse(message.name).expect("a snapshot holds parsed names");
-            roll.add(name, message.folder, message.inode, Some(message.facts));
-            let hash = message.hash.map(|hash| roll.keep_hash(hash));
-            let member = roll.members.last_mut().expect("just added");
-            (member.known, member.hash) = (true, hash);
+        let mut roll = Self {
+            names: Vec::with_capacity(snapshot.names_len()),
+            members: Vec::with_capacity(snapshot.len()),
+        };
+        for message in snapshot.messages() {
+            roll.remember(&message);
+        }
+        // A snapshot's order may be that of an earlier server.
+        if !roll
+            .members
+            .is_sorted_by(|a, b| roll.compare(a, &roll, b).is_le())
+        {
+            roll.sort();
         }
         roll
+    }
+
+    fn remember(&mut self, message: &Message<'_>) {
+        let name = Name::parse(message.name).expect("a message has a name that was parsed");
+        self.add(name, message.folder, message.inode, Some(message.facts));
+        let at = self.members.len() - 1;
+        self.announce(at, message.uidl, message.rank);
+    }
+
+    /// Sets how the member at `at` is announced, and its rank.
+    pub(super) fn announce(&mut self, at: usize, uidl: Packed<'_>, rank: Option<u32>) {
+        let slot = Slot {
+            form: uidl.form(),
+            start: u32::try_from(self.names.len()).expect("bounded by limits"),
+            len: u8::try_from(uidl.octets().len()).expect("a unique-id is bounded"),
+        };
+        self.names.extend_from_slice(uidl.octets());
+        let member = &mut self.members[at];
+        (member.uidl, member.rank) = (Some(slot), rank);
     }
 
     pub(super) fn add(&mut self, name: Name<'_>, folder: Folder, inode: u64, facts: Option<Facts>) {
@@ -100,14 +121,21 @@ impl Roll {
             folder,
             state: facts.map_or(State::Unmeasured, State::Measured),
             seen: 0,
-            hash: None,
-            known: false,
+            rank: None,
+            uidl: None,
         });
     }
 
     /// Notes that every member was seen by this listing.
     pub(super) fn mark_seen(&mut self, listing: u32) {
         self.members.iter_mut().for_each(|m| m.seen = listing);
+    }
+
+    /// The same for what is known of one directory, which did not change.
+    pub(super) fn mark_unchanged(&mut self, folder: Folder, listing: u32) {
+        let members = self.members.iter_mut();
+        let there = members.filter(|m| m.folder == folder);
+        there.for_each(|m| m.seen = listing);
     }
 
     /// Brings the members into message order and joins what was seen twice. Of two
@@ -135,7 +163,6 @@ impl Roll {
         let mut joined = Self {
             names: Vec::with_capacity(self.names.len().max(listed.names.len())),
             members: Vec::with_capacity(self.len().max(listed.len())),
-            hashes: Vec::new(),
         };
         let mut new = 0;
         let (mut ours, mut theirs) = (
@@ -147,15 +174,7 @@ impl Roll {
                 (Some(a), Some(b)) => self.compare(a, &listed, b),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (None, None) => {
-                    return (
-                        Self {
-                            hashes: self.hashes,
-                            ..joined
-                        },
-                        new,
-                    );
-                }
+                (None, None) => return (joined, new),
             };
             match order {
                 Ordering::Less => joined.copy(&self, ours.next().expect("peeked")),
@@ -170,6 +189,7 @@ impl Roll {
                         joined.copy(&listed, listed_as);
                         (listed_as.folder, listed_as.seen)
                     };
+                    let uidl = joined.copy_uidl(&self, known.uidl);
                     let member = joined.members.last_mut().expect("just copied");
                     let (start, len) = (member.start, member.len);
                     *member = Member {
@@ -177,6 +197,7 @@ impl Roll {
                         len,
                         folder,
                         seen,
+                        uidl,
                         ..*known
                     };
                 }
@@ -184,9 +205,54 @@ impl Roll {
         }
     }
 
-    /// Strikes out whoever no listing since `listing` has shown.
-    pub(super) fn keep_seen_since(&mut self, listing: u32) {
+    /// Strikes out whoever no listing since `listing` has shown; tells by which
+    /// digests those were announced whose unique-id nobody inherits.
+    ///
+    /// A message whose file is another one by now, with the same unique name, was
+    /// restored from a copy: it keeps its unique-id and its rank.
+    pub(super) fn keep_seen_since(&mut self, listing: u32) -> Vec<Departed> {
+        let mut departed = Vec::new();
+        for at in 0..self.members.len() {
+            let gone = self.members[at];
+            if gone.seen >= listing || gone.uidl.is_none() {
+                continue;
+            }
+            if let Some(heir) = self.heir_of(at, listing) {
+                let heir = &mut self.members[heir];
+                (heir.uidl, heir.rank) = (gone.uidl, gone.rank);
+                self.members[at].uidl = None;
+            } else if let Some(digest) = self.uidl(&gone).and_then(Packed::digest) {
+                let unique = self.unique(&gone).to_owned();
+                departed.push(Departed { unique, digest });
+            }
+        }
         self.members.retain(|member| member.seen >= listing);
+        departed
+    }
+
+    /// Who takes over the unique-id of a message that is gone: a new one of the
+    /// same unique name, rather of the same size.
+    fn heir_of(&self, at: usize, listing: u32) -> Option<usize> {
+        let gone = &self.members[at];
+        let kin = |other: &usize| {
+            let other = &self.members[*other];
+            other.moment == gone.moment && self.unique(other) == self.unique(gone)
+        };
+        let before = (0..at).rev().take_while(kin);
+        let behind = (at + 1..self.members.len()).take_while(kin);
+        let fits = |heir: &usize| {
+            let heir = &self.members[*heir];
+            heir.uidl.is_none() && heir.seen >= listing
+        };
+        let heirs: Vec<usize> = before.chain(behind).filter(fits).collect();
+        let same = heirs.iter().find(|heir| match self.members[**heir].state {
+            State::Measured(facts) => gone
+                .state
+                .facts()
+                .is_some_and(|g| (g.octets, g.stored) == (facts.octets, facts.stored)),
+            State::Unmeasured | State::Foreign => false,
+        });
+        same.or(heirs.first()).copied()
     }
 
     /// Strikes out whoever has no facts.
@@ -238,46 +304,54 @@ impl Roll {
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = View<'_>> {
-        self.members.iter().map(|member| View {
+        self.members.iter().map(|member| self.view(member))
+    }
+
+    fn view(&self, member: &Member) -> View<'_> {
+        View {
             name: self.name(member),
             unique: self.unique(member),
             folder: member.folder,
             inode: member.inode,
-            facts: match member.state {
-                State::Measured(facts) => Some(facts),
-                State::Unmeasured | State::Foreign => None,
-            },
-            uidl: match (member.known, member.hash) {
-                (false, _) => Uidl::New,
-                (true, None) => Uidl::Name,
-                (true, Some(index)) => Uidl::Hash(self.hashes[index as usize]),
-            },
-        })
+            facts: member.state.facts(),
+            rank: member.rank,
+            uidl: self.uidl(member),
+        }
     }
 
-    /// Hashes that members still here were announced by.
-    pub(super) fn known_hashes(&self) -> impl Iterator<Item = Hash> {
-        let indices = self.members.iter().filter_map(|member| member.hash);
-        indices.map(|index| self.hashes[index as usize])
-    }
-
-    /// Whether two members share a unique name.
-    pub(super) fn has_twins(&self) -> bool {
-        let twins = |pair: &[Member]| {
-            pair[0].moment == pair[1].moment && self.unique(&pair[0]) == self.unique(&pair[1])
-        };
-        self.members.windows(2).any(twins)
-    }
-
-    fn keep_hash(&mut self, hash: Hash) -> u32 {
-        self.hashes.push(hash);
-        u32::try_from(self.hashes.len() - 1).expect("bounded by limits")
+    /// The measured members in the order that sessions see: those of an earlier
+    /// server's order first, all others by name.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = View<'_>> {
+        let mut order: Vec<usize> = (0..self.members.len()).collect();
+        if self.members.iter().any(|member| member.rank.is_some()) {
+            order.sort_by_key(|at| self.members[*at].rank.map_or(u64::MAX, u64::from));
+        }
+        order.into_iter().map(|at| self.view(&self.members[at]))
     }
 
     fn copy(&mut self, from: &Self, member: &Member) {
         let start = u32::try_from(self.names.len()).expect("bounded by limits");
         self.names.extend_from_slice(from.name(member));
-        self.members.push(Member { start, ..*member });
+        let uidl = self.copy_uidl(from, member.uidl);
+        self.members.push(Member {
+            start,
+            uidl,
+            ..*member
+        });
+    }
+
+    fn copy_uidl(&mut self, from: &Self, slot: Option<Slot>) -> Option<Slot> {
+        let slot = slot?;
+        let start = u32::try_from(self.names.len()).expect("bounded by limits");
+        let octets = &from.names[slot.start as usize..][..usize::from(slot.len)];
+        self.names.extend_from_slice(octets);
+        Some(Slot { start, ..slot })
+    }
+
+    fn uidl(&self, member: &Member) -> Option<Packed<'_>> {
+        let slot = member.uidl?;
+        let octets = &self.names[slot.start as usize..][..usize::from(slot.len)];
+        Some(Packed::new(slot.form, octets).expect("it was packed"))
     }
 
     fn name(&self, member: &Member) -> &[u8] {
@@ -293,6 +367,21 @@ impl Roll {
         let b = (theirs.moment, other.unique(theirs));
         name::compare(a, b).then_with(|| ours.inode.cmp(&theirs.inode))
     }
+}
+
+impl State {
+    fn facts(self) -> Option<Facts> {
+        match self {
+            Self::Measured(facts) => Some(facts),
+            Self::Unmeasured | Self::Foreign => None,
+        }
+    }
+}
+
+/// A message that is gone and was announced by a digest.
+pub(super) struct Departed {
+    pub(super) unique: Vec<u8>,
+    pub(super) digest: [u8; 16],
 }
 
 /// What came of opening a message.

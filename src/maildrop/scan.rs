@@ -12,6 +12,9 @@
 //! [`limits::QUIET_LISTINGS`] in a row that brought nothing new. The error that
 //! is left is a message too many, which answers `-ERR` when it is fetched.
 //!
+//! A directory whose stamp is that of the snapshot before, and was old enough then,
+//! is not listed: a delivery into new/ costs nothing for what is in cur/.
+//!
 //! **Facts.** The octets of a message are counted by reading its file once; a
 //! later scan believes them if unique name and inode are the same. Size and time
 //! are not asked for: a stat for each message costs more than the listing itself
@@ -20,6 +23,10 @@
 //! by rename has another inode and is counted anew. One that was rewritten in
 //! place is found when it is sent: the sender has it open, and its size differs
 //! from [`Snapshot::stored`].
+//!
+//! Where names state both sizes (`,S=` and `,W=`), the first such file is read and
+//! held against its name. If that was right, others of the maildrop are believed
+//! and not opened; a wrong one is found out when it is sent.
 //!
 //! **Vanished between listing and opening.** Such a message is not left out: it
 //! is looked for in a further listing, and if it is there each time and never
@@ -34,10 +41,13 @@ use std::time::SystemTime;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
+use super::announce;
 use super::error::{Attempt, Cause, OpenError};
 use super::listing::{self, Buffers, Folders, Root};
-use super::roll::{Measured, Roll};
-use super::snapshot::Snapshot;
+use super::message::{Facts, Trust};
+use super::name::Name;
+use super::roll::{Departed, Measured, Roll};
+use super::snapshot::{Folder, Knowledge, Snapshot};
 use super::stamps::{self, Stamps, Standing};
 use crate::limits;
 use crate::proto::MessageNumber;
@@ -80,33 +90,64 @@ pub fn canonical(root: &Path) -> Result<PathBuf, OpenError> {
     }
 }
 
+/// The same for a path without links, which was asked for as `asked`.
 pub(super) fn open_canonical(
     asked: &Path,
     root: &Path,
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, OpenError> {
-    let Some(opened) = Root::open(root)? else {
-        let existing = root.ancestors().find(|path| path.is_dir());
-        let standing = Standing::Settled {
-            stamps: Stamps::default(),
-            local: existing.is_some_and(stamps::is_local),
-        };
-        return Ok(Snapshot::assemble(asked, root, standing, Roll::default()));
+    match Root::open(root)? {
+        Some(opened) => list(asked, &opened, previous),
+        None => Ok(absent(asked, root)),
+    }
+}
+
+/// The snapshot of a maildrop that does not exist.
+pub(super) fn absent(asked: &Path, root: &Path) -> Snapshot {
+    let existing = root.ancestors().find(|path| path.is_dir());
+    let standing = Standing::Settled {
+        stamps: Stamps::default(),
+        local: existing.is_some_and(stamps::is_local),
     };
-    let (roll, settled) = Scan::new(&opened, previous, Buffers::new()).run()?;
-    let standing = settled.map_or(Standing::Unsettled, |stamps| Standing::Settled {
-        stamps,
-        local: stamps::is_local(root),
-    });
-    Ok(Snapshot::assemble(asked, root, standing, roll))
+    let knowledge = Knowledge {
+        standing,
+        ..Knowledge::none()
+    };
+    Snapshot::assemble(asked, root, knowledge, Roll::default())
+}
+
+/// Lists a maildrop, of which `previous` is what was known before.
+pub(super) fn list(
+    asked: &Path,
+    root: &Root,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot, OpenError> {
+    let scanned = Scan::new(root, previous, Buffers::new()).run()?;
+    let before = previous.map(|snapshot| &*snapshot.knowledge().retired);
+    let mut retired = before.unwrap_or_default().to_vec();
+    retired.extend(announce::retire(scanned.departed));
+    let most = limits::RETIRED_UNIQUE_IDS;
+    retired.drain(..retired.len().saturating_sub(most));
+    let knowledge = Knowledge {
+        standing: scanned.standing,
+        trust: scanned.trust,
+        retired: retired.into(),
+        ..Knowledge::none()
+    };
+    Ok(Snapshot::assemble(
+        asked,
+        root.path(),
+        knowledge,
+        scanned.roll,
+    ))
 }
 
 /// How far one listing can be believed.
 enum Verdict {
     /// Whole, and its stamps show every later change.
-    Settled(Stamps),
+    Settled(Standing),
     /// Both stamps agree and are too young to prove it.
-    Young(Stamps),
+    Young(Stamps, Standing),
     /// Something changed meanwhile.
     Torn,
 }
@@ -114,7 +155,13 @@ enum Verdict {
 struct Scan<'a> {
     root: &'a Root,
     roll: Roll,
+    /// What the snapshot before was worth.
+    before: Standing,
+    trust: Trust,
+    local: bool,
     buffers: Buffers,
+    /// Who is gone and was announced by a digest.
+    departed: Vec<Departed>,
     /// Listings made so far.
     listings: u32,
     /// Those in a row that brought nothing new.
@@ -123,12 +170,25 @@ struct Scan<'a> {
     young: Option<Stamps>,
 }
 
+/// What a scan found.
+struct Scanned {
+    roll: Roll,
+    standing: Standing,
+    trust: Trust,
+    departed: Vec<Departed>,
+}
+
 impl<'a> Scan<'a> {
     fn new(root: &'a Root, previous: Option<&Snapshot>, buffers: Buffers) -> Self {
+        let knowledge = previous.map(Snapshot::knowledge);
         Self {
             root,
             roll: previous.map(Roll::recall).unwrap_or_default(),
+            before: knowledge.map_or(Standing::Unsettled, |known| known.standing),
+            trust: knowledge.map_or(Trust::Untested, |known| known.trust),
+            local: stamps::is_local(root.path()),
             buffers,
+            departed: Vec::new(),
             listings: 0,
             quiet: 0,
             young: None,
@@ -137,26 +197,26 @@ impl<'a> Scan<'a> {
 
     /// Lists until the listings can be believed. The stamps are those to check
     /// later, if any are worth it.
-    fn run(mut self) -> Result<(Roll, Option<Stamps>), OpenError> {
+    fn run(mut self) -> Result<Scanned, OpenError> {
         loop {
-            let verdict = self.pass()?;
-            let whole_since = match verdict {
-                Verdict::Settled(_) => Some(self.listings),
-                Verdict::Young(stamps) if self.young == Some(stamps) => Some(self.listings - 1),
-                Verdict::Young(_) | Verdict::Torn => None,
-            };
-            self.young = match verdict {
-                Verdict::Young(stamps) => Some(stamps),
-                Verdict::Settled(_) | Verdict::Torn => None,
+            let (whole_since, standing) = match self.pass()? {
+                Verdict::Settled(standing) => {
+                    self.young = None;
+                    (Some(self.listings), standing)
+                }
+                Verdict::Young(stamps, standing) => {
+                    let agreed = self.young.replace(stamps) == Some(stamps);
+                    (agreed.then_some(self.listings - 1), standing)
+                }
+                Verdict::Torn => {
+                    self.young = None;
+                    (None, Standing::Unsettled)
+                }
             };
             if let Some(since) = whole_since {
-                self.roll.keep_seen_since(since);
+                self.departed.extend(self.roll.keep_seen_since(since));
                 if self.roll.unmeasured_since(0) == 0 {
-                    let settled = match verdict {
-                        Verdict::Settled(stamps) => Some(stamps),
-                        Verdict::Young(_) | Verdict::Torn => None,
-                    };
-                    return Ok((self.roll, settled));
+                    return Ok(self.end(standing));
                 }
             }
             if self.quiet >= limits::QUIET_LISTINGS || self.listings >= limits::LISTINGS {
@@ -164,8 +224,17 @@ impl<'a> Scan<'a> {
                 if self.roll.unmeasured_since(recent) > 0 {
                     return Err(OpenError::of(self.root.path(), Cause::Restless));
                 }
-                return Ok((self.roll, None));
+                return Ok(self.end(Standing::Unsettled));
             }
+        }
+    }
+
+    fn end(self, standing: Standing) -> Scanned {
+        Scanned {
+            roll: self.roll,
+            standing,
+            trust: self.trust,
+            departed: self.departed,
         }
     }
 
@@ -175,8 +244,15 @@ impl<'a> Scan<'a> {
         let now = SystemTime::now();
         let before = self.root.stamps()?;
         let folders = self.root.folders()?;
-        let mut listed = folders.list(self.root.path(), &mut self.buffers)?;
+        let held = |folder: Folder| self.before.holds(folder, &before);
+        let mut listed =
+            folders.list_those(self.root.path(), &mut self.buffers, |folder| !held(folder))?;
         let after = self.root.stamps()?;
+        for folder in [Folder::New, Folder::Cur] {
+            if held(folder) {
+                self.roll.mark_unchanged(folder, self.listings);
+            }
+        }
         listed.mark_seen(self.listings);
         listed.sort();
         let (roll, new) = std::mem::take(&mut self.roll).lay_over(listed);
@@ -187,27 +263,49 @@ impl<'a> Scan<'a> {
         } else {
             self.quiet + 1
         };
+        let standing = Standing::of(before, now, self.local);
         Ok(if before != after {
             Verdict::Torn
-        } else if before.are_settled(now) {
-            Verdict::Settled(before)
+        } else if matches!(standing, Standing::Settled { .. }) {
+            Verdict::Settled(standing)
         } else {
-            Verdict::Young(before)
+            Verdict::Young(before, standing)
         })
     }
 
     fn measure(&mut self, folders: &Folders) -> Result<usize, OpenError> {
-        let (root, buffers) = (self.root.path(), &mut self.buffers);
+        let (root, buffers, trust) = (self.root.path(), &mut self.buffers, &mut self.trust);
         self.roll.measure_with(|folder, name| {
             let Some(fd) = folders.fd(folder) else {
                 return Ok(Measured::Vanished);
             };
-            listing::measure(fd, name, buffers).map_err(|(attempt, errno)| {
+            let stated = Name::parse(name).and_then(|name| stated(&name));
+            if let (Some(facts), Trust::Right) = (stated, *trust) {
+                return Ok(Measured::Facts(facts));
+            }
+            let measured = listing::measure(fd, name, buffers).map_err(|(attempt, errno)| {
                 let path = root.join(folder.name()).join(OsStr::from_bytes(name));
                 OpenError::system(attempt, &path, errno)
-            })
+            })?;
+            if let (Some(stated), Measured::Facts(counted)) = (stated, measured)
+                && *trust == Trust::Untested
+            {
+                let right = (stated.octets, stated.stored) == (counted.octets, counted.stored);
+                *trust = if right { Trust::Right } else { Trust::Wrong };
+            }
+            Ok(measured)
         })
     }
+}
+
+/// The sizes that a name states, if it states both.
+fn stated(name: &Name<'_>) -> Option<Facts> {
+    Some(Facts {
+        octets: name.stated_octets()?,
+        stored: name.stated_size()?,
+        verbatim: false,
+        stated: true,
+    })
 }
 
 /// Opens the file of a message that is not under its name any more: another
@@ -259,6 +357,25 @@ pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<Owne
         }
     }
     Ok(None)
+}
+
+/// Counts a message's octets once more, whatever its file is called by now. `None`:
+/// it is gone. BLOCKING.
+pub(super) fn count(
+    snapshot: &Snapshot,
+    message: MessageNumber,
+) -> Result<Option<Facts>, OpenError> {
+    let Some(file) = locate(snapshot, message)? else {
+        return Ok(None);
+    };
+    match listing::measure_open(&file, &mut Buffers::new()) {
+        Ok(Measured::Facts(facts)) => Ok(Some(facts)),
+        Ok(Measured::Vanished | Measured::Foreign) => Ok(None),
+        Err((attempt, errno)) => {
+            let path = snapshot.path(message).unwrap_or_default();
+            Err(OpenError::system(attempt, &path, errno))
+        }
+    }
 }
 
 #[cfg(test)]

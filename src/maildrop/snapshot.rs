@@ -1,40 +1,37 @@
 //! The messages that a session sees: an immutable table, shared by all who ask.
 //!
-//! Layout: one array of 30-octet entries and one buffer with all names end to
-//! end, so that a message with a name of 50 octets takes 80, and 100,000 of them
-//! are two allocations. An entry is packed to two octets and read by copying its
-//! fields:
+//! Layout: one array of 21-octet entries and one buffer with all names end to
+//! end, each followed by its packed unique-id, so that a message with a name of 50
+//! octets and the unique-id of a Dovecot takes 79, and 100,000 of them are two
+//! allocations. An entry is packed and read by copying its fields:
 //!
 //! | octets | field | who needs it |
 //! | --- | --- | --- |
 //! | 8 | inode | the next scan: is this known name still that file? |
-//! | 8 | octets on the wire | STAT, LIST, the header of RETR |
-//! | 8 | octets in the file | RETR: how to send it, and whether the file was rewritten; the index |
-//! | 4 | end of the name in the buffer | the file's path; its start is the entry before |
-//! | 1 | length of the unique name | UIDL |
-//! | 1 | marks: in cur/; sendable as stored; UIDL is a hash | |
+//! | 4 | octets on the wire | STAT, LIST, the header of RETR |
+//! | 4 | octets in the file | RETR: how to send it, and whether the file was rewritten; the index |
+//! | 4 | end of name and unique-id in the buffer | their start is the end of the entry before |
+//! | 1 | marks: in cur/; sendable as stored; sizes from the name; large; spelling of the unique-id | |
 //!
-//! A UIDL that is not the unique name (too long, bytes that RFC 1939 forbids, or
-//! a second file of that name) stands as 32 hex digits in a table of its own,
-//! which a usual maildrop does not have. Columns of their own instead of entries
-//! would make LIST denser, and every other access three cache misses.
+//! A message of 4 GiB and more has its sizes in a table of its own. So have the
+//! places in the order of an earlier server, four octets each, where a maildrop
+//! has such an order. Columns of their own instead of entries would make LIST
+//! denser, and every other access three cache misses.
 //!
 //! Invariants: entries are in message order; no two UIDLs are equal; the total is
 //! the sum of all octets.
 
-use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
-use std::fmt::Write as _;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::roll::{Facts, Roll, Uidl};
+use super::announce::{self, Digest, Earlier};
+use super::index::Position;
+use super::message::{self, Facts, Message, Trust};
+use super::roll::Roll;
 use super::stamps::Standing;
-use crate::limits;
+use super::uidl::{Form, Packed};
 use crate::proto::{MessageNumber, Octets};
 
 /// Which of a maildrop's directories a message lies in.
@@ -80,24 +77,170 @@ impl StoredForm {
 }
 
 #[derive(Clone, Copy, Debug)]
-#[repr(C, packed(2))]
+#[repr(C, packed)]
 struct Entry {
     inode: u64,
-    octets: u64,
-    stored: u64,
-    name_end: u32,
-    unique_len: u8,
+    octets: u32,
+    stored: u32,
+    end: u32,
     marks: u8,
 }
 
-const _: () = assert!(size_of::<Entry>() == 30);
+const _: () = assert!(size_of::<Entry>() == 21);
 
 const IN_CUR: u8 = 1;
 const VERBATIM: u8 = 1 << 1;
-const HASHED: u8 = 1 << 2;
+const STATED: u8 = 1 << 2;
+/// The sizes stand in `large`.
+const LARGE: u8 = 1 << 3;
+/// The spelling of the unique-id takes the bits from here on.
+const FORM: u32 = 4;
 
-/// The first half of a SHA-256 in lower-case hex.
-pub(super) type Hash = [u8; 32];
+impl Entry {
+    fn form(self) -> Form {
+        Form::from_bits(self.marks >> FORM).expect("only forms are stored")
+    }
+
+    fn folder(self) -> Folder {
+        if self.marks & IN_CUR == 0 {
+            Folder::New
+        } else {
+            Folder::Cur
+        }
+    }
+}
+
+/// Sizes that 32 bits do not hold.
+#[derive(Clone, Copy, Debug)]
+struct Large {
+    index: u32,
+    octets: u64,
+    stored: u64,
+}
+
+/// The messages themselves, while they are laid out and after that.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    names: Vec<u8>,
+    /// Of the first messages, those that have one.
+    ranks: Vec<u32>,
+    large: Vec<Large>,
+    total: u64,
+}
+
+impl Table {
+    pub(super) fn with_capacity(messages: usize, names: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(messages),
+            names: Vec::with_capacity(names),
+            ..Self::default()
+        }
+    }
+
+    /// Appends a message, which comes behind all that were appended before.
+    pub(super) fn push(&mut self, message: &Message<'_>) {
+        let facts = message.facts;
+        let mark = |set: bool, mark: u8| if set { mark } else { 0 };
+        let sizes = (u32::try_from(facts.octets), u32::try_from(facts.stored));
+        let (octets, stored, large) = match sizes {
+            (Ok(octets), Ok(stored)) => (octets, stored, false),
+            _ => (0, 0, true),
+        };
+        if large {
+            self.large.push(Large {
+                index: u32::try_from(self.entries.len()).expect("bounded by limits"),
+                octets: facts.octets,
+                stored: facts.stored,
+            });
+        }
+        // Ranked ones come first; one that does not is as good without its rank.
+        if let Some(rank) = message.rank
+            && self.ranks.len() == self.entries.len()
+        {
+            self.ranks.push(rank);
+        }
+        self.names.extend_from_slice(message.name);
+        let uidl = message.uidl.octets();
+        self.names.extend_from_slice(uidl);
+        if message.uidl.form() == Form::Text {
+            self.names
+                .push(u8::try_from(uidl.len()).expect("a unique-id is bounded"));
+        }
+        self.total = self.total.saturating_add(facts.octets);
+        self.entries.push(Entry {
+            inode: message.inode,
+            octets,
+            stored,
+            end: u32::try_from(self.names.len()).expect("bounded by limits"),
+            marks: mark(message.folder == Folder::Cur, IN_CUR)
+                | mark(facts.verbatim, VERBATIM)
+                | mark(facts.stated, STATED)
+                | mark(large, LARGE)
+                | message.uidl.form().to_bits() << FORM,
+        });
+    }
+
+    fn trim(&mut self) {
+        self.entries.shrink_to_fit();
+        self.names.shrink_to_fit();
+        self.ranks.shrink_to_fit();
+        self.large.shrink_to_fit();
+    }
+
+    fn memory(&self) -> usize {
+        size_of_val(&*self.entries)
+            + size_of_val(&*self.names)
+            + size_of_val(&*self.ranks)
+            + size_of_val(&*self.large)
+    }
+
+    /// Name and packed unique-id.
+    fn texts(&self, index: usize) -> (&[u8], Packed<'_>) {
+        let end = |index: usize| self.entries[index].end as usize;
+        let start = index.checked_sub(1).map_or(0, end);
+        let both = &self.names[start..end(index)];
+        let form = self.entries[index].form();
+        let (both, len) = if let Some(len) = form.packed_len() {
+            (both, len)
+        } else {
+            let (len, both) = both.split_last().expect("the length of a text");
+            (both, usize::from(*len))
+        };
+        let (name, octets) = both.split_at(both.len() - len);
+        (name, Packed::new(form, octets).expect("it was packed"))
+    }
+
+    fn sizes(&self, index: usize) -> (u64, u64) {
+        let entry = self.entries[index];
+        if entry.marks & LARGE == 0 {
+            return (entry.octets.into(), entry.stored.into());
+        }
+        let own = |large: &Large| large.index as usize;
+        let at = self.large.binary_search_by_key(&index, own);
+        let large = self.large[at.expect("a marked entry has its sizes")];
+        (large.octets, large.stored)
+    }
+
+    fn message(&self, index: usize) -> Message<'_> {
+        let entry = self.entries[index];
+        let (name, uidl) = self.texts(index);
+        let (octets, stored) = self.sizes(index);
+        Message {
+            name,
+            folder: entry.folder(),
+            inode: entry.inode,
+            facts: Facts {
+                octets,
+                stored,
+                verbatim: entry.marks & VERBATIM != 0,
+                stated: entry.marks & STATED != 0,
+            },
+            rank: self.ranks.get(index).copied(),
+            uidl,
+        }
+    }
+}
 
 /// The messages of one maildrop at one moment.
 #[derive(Debug)]
@@ -106,21 +249,36 @@ pub struct Snapshot {
     /// keys of cache and lock.
     asked: Arc<Path>,
     root: Arc<Path>,
-    standing: Standing,
-    entries: Box<[Entry]>,
-    names: Box<[u8]>,
-    /// By index, ascending.
-    hashes: Box<[(u32, Hash)]>,
-    total: u64,
+    table: Table,
+    knowledge: Knowledge,
 }
 
-/// One message as a scan needs it again.
-pub(super) struct Remembered<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) folder: Folder,
-    pub(super) inode: u64,
-    pub(super) facts: Facts,
-    pub(super) hash: Option<Hash>,
+/// What is known of a maildrop beside its messages.
+#[derive(Clone, Debug)]
+pub(super) struct Knowledge {
+    /// What the listing is worth later.
+    pub(super) standing: Standing,
+    /// Whether sizes in names are believed.
+    pub(super) trust: Trust,
+    /// Digests that were announced and are not to be announced again.
+    pub(super) retired: Box<[Digest]>,
+    /// What the index held when it was last read or written; `None` where it did
+    /// not hold this.
+    pub(super) index: Option<Position>,
+    /// Where the index is, unless beside the messages.
+    pub(super) elsewhere: Option<Arc<Path>>,
+}
+
+impl Knowledge {
+    pub(super) fn none() -> Self {
+        Self {
+            standing: Standing::Unsettled,
+            trust: Trust::Untested,
+            retired: Box::default(),
+            index: None,
+            elsewhere: None,
+        }
+    }
 }
 
 impl Snapshot {
@@ -135,69 +293,67 @@ impl Snapshot {
 
     /// How many messages there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.table.entries.len()
     }
 
     /// Whether there is no message.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.table.entries.is_empty()
     }
 
     /// The octets of all messages together, as STAT tells them.
     pub fn total(&self) -> Octets {
-        Octets::new(self.total)
+        Octets::new(self.table.total)
     }
 
     /// A message's octets as LIST tells them; `None` where there is no such
     /// message, here and below.
     pub fn octets(&self, message: MessageNumber) -> Option<Octets> {
-        self.entry(message).map(|entry| Octets::new(entry.octets))
+        let index = self.index_of(message)?;
+        Some(Octets::new(self.table.sizes(index).0))
     }
 
     /// The size of a message's file in octets. A file of another size was
-    /// rewritten since, and what [`octets`](Self::octets) says of it is wrong.
+    /// rewritten since, and what [`octets`](Self::octets) says of it is wrong;
+    /// unless nobody has read it yet ([`is_stated`](Self::is_stated)).
     pub fn stored(&self, message: MessageNumber) -> Option<u64> {
-        self.entry(message).map(|entry| entry.stored)
+        Some(self.table.sizes(self.index_of(message)?).1)
     }
 
     /// What has to be done to a message's octets before they are sent.
     pub fn as_stored(&self, message: MessageNumber) -> Option<StoredForm> {
-        let form = |entry: Entry| StoredForm::of(entry.marks & VERBATIM != 0);
-        self.entry(message).map(form)
-    }
-
-    /// A message's unique-id: 1 to 70 octets of 0x21 to 0x7E (RFC 1939,
-    /// section 7).
-    pub fn uidl(&self, message: MessageNumber) -> Option<&[u8]> {
         let entry = self.entry(message)?;
-        if entry.marks & HASHED == 0 {
-            return self.unique_name(message);
-        }
-        let index = u32::try_from(message.index()).ok()?;
-        let at = self.hashes.binary_search_by_key(&index, |hash| hash.0);
-        Some(&self.hashes[at.expect("a marked entry has a hash")].1)
+        Some(StoredForm::of(entry.marks & VERBATIM != 0))
     }
 
-    /// Appends a message's unique-id; at most [`limits::UNIQUE_ID`] octets.
+    /// Whether a message's sizes are those that its file's name states, and its
+    /// file has not been read.
+    pub fn is_stated(&self, message: MessageNumber) -> Option<bool> {
+        self.entry(message).map(|entry| entry.marks & STATED != 0)
+    }
+
+    /// Appends a message's unique-id: 1 to [`UNIQUE_ID`](crate::limits::UNIQUE_ID)
+    /// octets of 0x21 to 0x7E (RFC 1939, section 7).
     pub fn write_uidl(&self, message: MessageNumber, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.uidl(message).unwrap_or_default());
+        if let Some(index) = self.index_of(message) {
+            let (name, uidl) = self.table.texts(index);
+            uidl.write(message::unique(name), out);
+        }
     }
 
     /// The part of a message's file name that identifies it.
     pub fn unique_name(&self, message: MessageNumber) -> Option<&[u8]> {
-        let unique = usize::from(self.entry(message)?.unique_len);
-        Some(&self.name(message)?[..unique])
+        self.name(message).map(message::unique)
     }
 
     /// A message's file name when the maildrop was listed.
     pub fn name(&self, message: MessageNumber) -> Option<&[u8]> {
-        let index = message.index();
-        (index < self.len()).then(|| &self.names[self.name_range(index)])
+        Some(self.table.texts(self.index_of(message)?).0)
     }
 
     /// Which directory held the message when the maildrop was listed.
     pub fn folder(&self, message: MessageNumber) -> Option<Folder> {
-        self.entry(message).map(folder_of)
+        self.entry(message).map(Entry::folder)
     }
 
     /// The inode of the message's file, as the directory told it.
@@ -234,63 +390,62 @@ impl Snapshot {
 
     /// What the listing is worth later.
     pub fn standing(&self) -> Standing {
-        self.standing
+        self.knowledge.standing
     }
 
     /// Memory that the snapshot takes, in octets.
     pub fn memory(&self) -> usize {
         size_of::<Self>()
-            + size_of_val(&*self.entries)
-            + size_of_val(&*self.names)
-            + size_of_val(&*self.hashes)
+            + self.table.memory()
+            + size_of_val(&*self.knowledge.retired)
             + self.asked.as_os_str().len()
             + self.root.as_os_str().len()
     }
 
+    /// Octets of all names and unique-ids.
+    pub(super) fn names_len(&self) -> usize {
+        self.table.names.len()
+    }
+
     /// Everything that is known of the messages, in their order.
-    pub(super) fn remembered(&self) -> impl Iterator<Item = Remembered<'_>> {
-        let mut hashes = self.hashes.iter();
-        self.entries.iter().enumerate().map(move |(index, entry)| {
-            let hash = (entry.marks & HASHED != 0).then(|| hashes.next().map(|hash| hash.1));
-            Remembered {
-                name: &self.names[self.name_range(index)],
-                folder: folder_of(*entry),
-                inode: entry.inode,
-                facts: Facts {
-                    octets: entry.octets,
-                    stored: entry.stored,
-                    verbatim: entry.marks & VERBATIM != 0,
-                },
-                hash: hash.flatten(),
-            }
-        })
+    pub(super) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        (0..self.len()).map(|index| self.table.message(index))
+    }
+
+    /// Everything that is known of one.
+    pub(super) fn message(&self, message: MessageNumber) -> Option<Message<'_>> {
+        Some(self.table.message(self.index_of(message)?))
+    }
+
+    pub(super) fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
     }
 
     /// Lays out what a scan found. Messages without facts are left out.
-    pub(super) fn assemble(asked: &Path, root: &Path, standing: Standing, mut roll: Roll) -> Self {
+    pub(super) fn assemble(
+        asked: &Path,
+        root: &Path,
+        knowledge: Knowledge,
+        mut roll: Roll,
+    ) -> Self {
         roll.keep_measured();
-        let hashes = announce(&roll);
-        let mut names = Vec::with_capacity(roll.names_len());
-        let mut entries = Vec::with_capacity(roll.len());
-        let mut total = 0_u64;
-        let mut by_hash = hashes.iter().map(|hash| hash.0).peekable();
-        for (index, member) in (0_u32..).zip(roll.members()) {
-            let facts = member.facts.expect("only measured ones were kept");
-            names.extend_from_slice(member.name);
-            total = total.saturating_add(facts.octets);
-            let is_hashed = by_hash.next_if_eq(&index).is_some();
-            let mark = |set: bool, mark: u8| if set { mark } else { 0 };
-            entries.push(Entry {
+        announce::announce(&mut roll, &Earlier::default(), &knowledge.retired);
+        let mut table = Table::with_capacity(roll.len(), roll.names_len());
+        for member in roll.in_order() {
+            table.push(&Message {
+                name: member.name,
+                folder: member.folder,
                 inode: member.inode,
-                octets: facts.octets,
-                stored: facts.stored,
-                name_end: u32::try_from(names.len()).expect("bounded by limits"),
-                unique_len: u8::try_from(member.unique.len()).expect("bounded by limits"),
-                marks: mark(member.folder == Folder::Cur, IN_CUR)
-                    | mark(facts.verbatim, VERBATIM)
-                    | mark(is_hashed, HASHED),
+                facts: member.facts.expect("only measured ones were kept"),
+                rank: member.rank,
+                uidl: member.uidl.expect("all were announced"),
             });
         }
+        Self::new(asked, root, knowledge, table)
+    }
+
+    pub(super) fn new(asked: &Path, root: &Path, knowledge: Knowledge, mut table: Table) -> Self {
+        table.trim();
         let shared: Arc<Path> = asked.into();
         Self {
             root: if asked == root {
@@ -299,111 +454,30 @@ impl Snapshot {
                 root.into()
             },
             asked: shared,
-            standing,
-            entries: entries.into(),
-            names: names.into(),
-            hashes: hashes.into(),
-            total,
+            table,
+            knowledge,
         }
+    }
+
+    /// The same, after the index was written.
+    pub(super) fn with_index(mut self, index: Option<Position>) -> Self {
+        self.knowledge.index = index;
+        self
+    }
+
+    /// The same, with its index somewhere else.
+    pub(super) fn with_index_at(mut self, path: Option<Arc<Path>>) -> Self {
+        self.knowledge.elsewhere = path;
+        self
+    }
+
+    fn index_of(&self, message: MessageNumber) -> Option<usize> {
+        Some(message.index()).filter(|index| *index < self.len())
     }
 
     fn entry(&self, message: MessageNumber) -> Option<Entry> {
-        self.entries.get(message.index()).copied()
+        self.table.entries.get(message.index()).copied()
     }
-
-    fn name_range(&self, index: usize) -> Range<usize> {
-        let end = |index: usize| self.entries[index].name_end as usize;
-        let start = index.checked_sub(1).map_or(0, end);
-        start..end(index)
-    }
-}
-
-fn folder_of(entry: Entry) -> Folder {
-    if entry.marks & IN_CUR == 0 {
-        Folder::New
-    } else {
-        Folder::Cur
-    }
-}
-
-/// Whether RFC 1939, section 7, lets the name be a unique-id.
-fn is_announceable(unique: &[u8]) -> bool {
-    (1..=limits::UNIQUE_ID).contains(&unique.len()) && unique.iter().all(u8::is_ascii_graphic)
-}
-
-/// The messages that are announced by a hash, by index, and their hashes.
-///
-/// What a message was announced by in the snapshot before stays. Of several new
-/// files with one unique name the first in order gets the name. A hash is of the
-/// unique name, and of an ordinal behind it while another message is announced by
-/// the same: a file may be named like the hash of another.
-fn announce(roll: &Roll) -> Vec<(u32, Hash)> {
-    let members = || (0_u32..).zip(roll.members());
-    let mut taken: HashSet<Hash> = roll.known_hashes().collect();
-    let known_hash = |unique: &[u8]| Hash::try_from(unique).is_ok_and(|hash| taken.contains(&hash));
-    let mut hashed = Vec::new();
-    let mut named_group: Option<&[u8]> = None;
-    // The holder of a name may stand behind another file of that name.
-    let holders: HashSet<&[u8]> = if roll.has_twins() {
-        members()
-            .filter(|(_, member)| matches!(member.uidl, Uidl::Name))
-            .map(|(_, member)| member.unique)
-            .collect()
-    } else {
-        HashSet::new()
-    };
-    for (index, member) in members() {
-        let by_name = match member.uidl {
-            Uidl::Name => true,
-            Uidl::Hash(_) => false,
-            Uidl::New => {
-                is_announceable(member.unique)
-                    && named_group != Some(member.unique)
-                    && !holders.contains(member.unique)
-                    && !known_hash(member.unique)
-            }
-        };
-        if by_name {
-            named_group = Some(member.unique);
-        } else {
-            hashed.push((index, member));
-        }
-    }
-    if hashed.is_empty() {
-        return Vec::new();
-    }
-    let mut others = hashed.iter().map(|(index, _)| *index).peekable();
-    for (index, member) in members() {
-        if others.next_if_eq(&index).is_none() {
-            taken.extend(Hash::try_from(member.unique));
-        }
-    }
-    let new_hash = |unique: &[u8], taken: &mut HashSet<Hash>| {
-        let mut candidates = (0..).map(|ordinal| hash(unique, ordinal));
-        let hash = candidates.find(|hash| taken.insert(*hash));
-        hash.expect("ordinals do not end")
-    };
-    hashed
-        .into_iter()
-        .map(|(index, member)| match member.uidl {
-            Uidl::Hash(hash) => (index, hash),
-            Uidl::Name | Uidl::New => (index, new_hash(member.unique, &mut taken)),
-        })
-        .collect()
-}
-
-fn hash(unique: &[u8], ordinal: u64) -> Hash {
-    let mut digest = Sha256::new();
-    digest.update(unique);
-    if ordinal > 0 {
-        digest.update([0]);
-        digest.update(ordinal.to_string());
-    }
-    let mut hex = String::with_capacity(size_of::<Hash>());
-    for byte in &digest.finalize()[..size_of::<Hash>() / 2] {
-        write!(hex, "{byte:02x}").expect("a string takes all");
-    }
-    hex.into_bytes().try_into().expect("two digits an octet")
 }
 
 /// Makes a [`Snapshot`] of messages that need not exist.
@@ -422,6 +496,7 @@ impl Builder {
             octets,
             stored: octets,
             verbatim: false,
+            stated: false,
         };
         let inode = self.roll.len() as u64 + 1;
         let name = super::Name::parse(name.as_ref()).expect("a name that a message can have");
@@ -432,7 +507,7 @@ impl Builder {
     /// The snapshot, which no freshness check will call fresh.
     pub fn build(mut self) -> Snapshot {
         self.roll.sort();
-        Snapshot::assemble(&self.root, &self.root, Standing::Unsettled, self.roll)
+        Snapshot::assemble(&self.root, &self.root, Knowledge::none(), self.roll)
     }
 }
 

@@ -9,7 +9,9 @@
 //! **Trust.** A clock that ticks every few milliseconds gives two changes in one
 //! tick the same time, so a stamp taken within [`GRAIN`] of its own time proves
 //! nothing: a later change may leave it as it is. A listing made on such a stamp
-//! serves its session and is never called fresh ([`Standing::Unsettled`]). Where
+//! serves its session and is never called fresh ([`Standing::Unsettled`]); where
+//! only one of the two is young, the other need not be listed again
+//! ([`Standing::Partly`]). Where
 //! a time has no nanoseconds the file system is taken to keep whole seconds, and
 //! the bound is [`COARSE_GRAIN`]. A file server's clock that runs behind ours by
 //! more than that is not seen through.
@@ -53,7 +55,7 @@ struct Stamp {
 
 /// Seconds since 1970 and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Time(i64, u32);
+pub(super) struct Time(pub(super) i64, pub(super) u32);
 
 impl Stamp {
     fn of(stat: &Statx) -> Self {
@@ -127,8 +129,115 @@ pub enum Standing {
         /// Whether asking for them never waits: a local file system.
         local: bool,
     },
+    /// The same for one of the two alone: the other had just changed, so that the
+    /// whole is never fresh.
+    Partly {
+        /// The one that was old enough.
+        folder: Folder,
+        /// Taken before the listing.
+        stamps: Stamps,
+    },
     /// Good for the session that asked; never fresh.
     Unsettled,
+}
+
+impl Standing {
+    /// What a whole listing is worth that was made at `now` on these stamps.
+    pub(super) fn of(stamps: Stamps, now: SystemTime, local: bool) -> Self {
+        let settled = |folder| stamps.of(folder).is_none_or(|stamp| stamp.is_settled(now));
+        Self::by(stamps, settled, local)
+    }
+
+    fn by(stamps: Stamps, settled: impl Fn(Folder) -> bool, local: bool) -> Self {
+        match (settled(Folder::New), settled(Folder::Cur)) {
+            (true, true) => Self::Settled { stamps, local },
+            (true, false) => Self::Partly {
+                folder: Folder::New,
+                stamps,
+            },
+            (false, true) => Self::Partly {
+                folder: Folder::Cur,
+                stamps,
+            },
+            (false, false) => Self::Unsettled,
+        }
+    }
+
+    /// Whether what was listed of `folder` is still true at the stamps `now`.
+    pub(super) fn holds(&self, folder: Folder, now: &Stamps) -> bool {
+        match self {
+            Self::Settled { stamps, .. } => stamps.of(folder) == now.of(folder),
+            Self::Partly {
+                folder: settled,
+                stamps,
+            } => *settled == folder && stamps.of(folder) == now.of(folder),
+            Self::Unsettled => false,
+        }
+    }
+
+    /// What the index keeps of it.
+    pub(super) fn keep(&self) -> Kept {
+        let keep = |folder: Folder| match self {
+            Self::Settled { stamps, .. } => KeptFolder::of(stamps.of(folder)),
+            Self::Partly {
+                folder: settled,
+                stamps,
+            } if *settled == folder => KeptFolder::of(stamps.of(folder)),
+            Self::Partly { .. } | Self::Unsettled => KeptFolder::Unsettled,
+        };
+        Kept {
+            new: keep(Folder::New),
+            cur: keep(Folder::Cur),
+        }
+    }
+}
+
+/// A standing as the index keeps it: without the devices, whose numbers may be
+/// others after a restart and on another node. Inode and change time are enough
+/// beside a path: no copy of a directory has the change time of the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) new: KeptFolder,
+    pub(super) cur: KeptFolder,
+}
+
+/// One directory of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeptFolder {
+    /// Its stamp proved nothing.
+    Unsettled,
+    /// It did not exist.
+    Absent,
+    /// Its stamp.
+    At {
+        inode: u64,
+        modified: Time,
+        changed: Time,
+    },
+}
+
+impl KeptFolder {
+    fn of(stamp: Option<Stamp>) -> Self {
+        stamp.map_or(Self::Absent, |stamp| Self::At {
+            inode: stamp.inode,
+            modified: stamp.modified,
+            changed: stamp.changed,
+        })
+    }
+}
+
+impl Kept {
+    /// What it is worth for directories whose stamps are these `now`.
+    pub(super) fn standing(&self, now: Stamps, local: bool) -> Standing {
+        let holds = |folder| {
+            let kept = match folder {
+                Folder::New => self.new,
+                Folder::Cur => self.cur,
+            };
+            kept == KeptFolder::of(now.of(folder))
+        };
+        Standing::by(now, holds, local)
+    }
 }
 
 /// Whether a snapshot still tells the truth.
@@ -147,7 +256,7 @@ pub enum Freshness {
 /// stats and two closes, none of which waits.
 pub fn current_without_blocking(snapshot: &Snapshot) -> Freshness {
     match snapshot.standing() {
-        Standing::Unsettled => Freshness::Changed,
+        Standing::Unsettled | Standing::Partly { .. } => Freshness::Changed,
         Standing::Settled { local: false, .. } => Freshness::Unknown,
         Standing::Settled { stamps, .. } => {
             compare(snapshot.asked(), stamps, ResolveFlags::CACHED, DONT_WAIT)
@@ -158,7 +267,7 @@ pub fn current_without_blocking(snapshot: &Snapshot) -> Freshness {
 /// The same, whatever it takes. BLOCKING: for a pool thread.
 pub fn current(snapshot: &Snapshot) -> Freshness {
     match snapshot.standing() {
-        Standing::Unsettled => Freshness::Changed,
+        Standing::Unsettled | Standing::Partly { .. } => Freshness::Changed,
         Standing::Settled { stamps, .. } => {
             let (resolve, flags) = (ResolveFlags::empty(), AtFlags::empty());
             match compare(snapshot.asked(), stamps, resolve, flags) {
@@ -224,6 +333,7 @@ pub(super) fn is_local(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::snapshot::Knowledge;
     use super::*;
     use crate::maildrop::open;
 
@@ -265,6 +375,46 @@ mod tests {
     }
 
     #[test]
+    fn a_kept_standing_holds_for_the_same_directories_alone() {
+        let new = stamp(Time(1_000, 1), Time(1_000, 1));
+        let stamps = Stamps {
+            new: Some(new),
+            cur: None,
+        };
+        let standing = Standing::of(stamps, at(2_000, 0), true);
+        let settled = Standing::Settled {
+            stamps,
+            local: true,
+        };
+        assert_eq!(standing, settled);
+        assert_eq!(standing.keep().standing(stamps, true), settled);
+        let elsewhere = Stamps {
+            new: Some(Stamp {
+                device: (9, 9),
+                ..new
+            }),
+            cur: None,
+        };
+        assert!(matches!(
+            standing.keep().standing(elsewhere, true),
+            Standing::Settled { stamps, .. } if stamps == elsewhere
+        ));
+        let changed = Stamps {
+            new: Some(stamp(Time(1_000, 1), Time(1_000, 2))),
+            cur: None,
+        };
+        let partly = Standing::Partly {
+            folder: Folder::Cur,
+            stamps: changed,
+        };
+        assert_eq!(standing.keep().standing(changed, true), partly);
+        assert!(partly.holds(Folder::Cur, &stamps) && !partly.holds(Folder::New, &changed));
+        let young = Standing::of(stamps, at(1_000, 2), true);
+        assert_eq!(young.keep().new, KeptFolder::Unsettled);
+        assert!(!young.holds(Folder::New, &stamps) && young.holds(Folder::Cur, &stamps));
+    }
+
+    #[test]
     fn an_unsettled_snapshot_is_never_fresh() {
         let snapshot = Snapshot::builder("/nonexistent").build();
         assert_eq!(current_without_blocking(&snapshot), Freshness::Changed);
@@ -297,7 +447,11 @@ mod tests {
             local: false,
         };
         let roll = crate::maildrop::roll::Roll::default();
-        let remote = Snapshot::assemble(&missing, &missing, standing, roll);
+        let knowledge = Knowledge {
+            standing,
+            ..Knowledge::none()
+        };
+        let remote = Snapshot::assemble(&missing, &missing, knowledge, roll);
         assert_eq!(current_without_blocking(&remote), Freshness::Unknown);
         assert_eq!(current(&remote), Freshness::Fresh);
     }

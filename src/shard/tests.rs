@@ -40,6 +40,7 @@ fn services(root: &std::path::Path) -> Arc<Services> {
     let template = format!("{}/{{user}}", root.display());
     Arc::new(Services {
         template: Template::parse(&template).expect("a template"),
+        index: None,
         maildrops: Maildrops::new(1 << 20),
         broker: Broker::start(&options).expect("started"),
         strangers: Sparing::default(),

@@ -96,6 +96,51 @@ fn a_message_that_changed_its_size_since_login_is_refused() {
 }
 
 #[test]
+fn a_wrong_size_in_a_name_is_found_out_by_sending_and_told_to_the_next_session() {
+    let site = Site::with_users(&["ann"]);
+    let mailbox = site.mailbox("ann");
+    mailbox.deliver("new/1.a,S=2,W=3", "a\n");
+    mailbox.deliver("new/2.b,S=4,W=40", "b\nb\n");
+    mailbox.deliver("new/3.c,S=40,W=41", "c\nc\nc\n");
+    mailbox.deliver("new/4.d,S=2,W=3", "d\n");
+    let server = site.start();
+    let mut client = server.log_in("ann");
+    assert_eq!(client.rows("LIST"), ["1 3", "2 40", "3 41", "4 3"]);
+    assert_eq!(client.text("RETR 2"), model::sent(b"b\nb\n"));
+    assert_eq!(client.text("RETR 3"), model::sent(b"c\nc\nc\n"));
+    assert_eq!(client.text("RETR 4"), model::sent(b"d\n"));
+    assert_eq!(client.text("TOP 3 9"), model::top(b"c\nc\nc\n", 9));
+    // What was announced stays for this session.
+    assert_eq!(client.rows("LIST"), ["1 3", "2 40", "3 41", "4 3"]);
+    let uidls = client.rows("UIDL");
+    client.quit();
+    server.log_line(&["2.b,S=4,W=40", "states wrong sizes"]);
+    let mut client = server.log_in("ann");
+    assert_eq!(client.rows("LIST"), ["1 3", "2 6", "3 9", "4 3"]);
+    assert_eq!(client.rows("UIDL"), uidls);
+}
+
+#[test]
+fn a_restart_announces_what_was_announced() {
+    let site = Site::with_users(&["ann"]);
+    let mailbox = site.mailbox("ann");
+    mailbox.fill(20);
+    mailbox.deliver("cur/3.m:2,S", "a twin\n");
+    mailbox.deliver("new/9.\u{e4}", "no unique-id by itself\n");
+    let mut server = site.start();
+    let mut client = server.log_in("ann");
+    let before = ["LIST", "UIDL"].map(|listing| client.rows(listing));
+    client.quit();
+    server.signal(rustix::process::Signal::KILL);
+    server.end();
+    // Read again, it would have other octets.
+    fs::write(mailbox.path().join("new/5.m"), "rewritten in place\n").expect("written");
+    server.restart();
+    let mut client = server.log_in("ann");
+    assert_eq!(["LIST", "UIDL"].map(|listing| client.rows(listing)), before);
+}
+
+#[test]
 fn a_message_truncated_in_mid_retr_ends_its_session_without_terminator() {
     let site = Site::with_users(&["ann", "bob"]);
     site.mailbox("bob").fill(1);

@@ -206,10 +206,23 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it again after its end.
+    /// Starts it again after its end. Of a process that was killed the kernel may
+    /// close the sockets a little later than it tells of its end.
     pub(crate) fn restart(&mut self) {
         assert!(!self.runs(), "it has not ended");
-        self.child = self.site.spawn(Command::new(PROGRAM));
+        until("the server to start again", || {
+            self.child = self.site.spawn(Command::new(PROGRAM));
+            let said = until("the server to say something", || {
+                let log = self.log();
+                let said = log.contains(" serves on ") || log.starts_with("popcore: ");
+                said.then_some(log)
+            });
+            if said.contains("Address already in use") {
+                self.end();
+                return None;
+            }
+            Some(())
+        });
         self.await_ready();
     }
 

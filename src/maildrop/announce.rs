@@ -1,0 +1,171 @@
+//! How new messages are announced (UIDL, RFC 1939, section 7).
+//!
+//! What was announced once stays; only messages that no snapshot and no index
+//! knows get a unique-id here, each the first of these that is free:
+//!
+//! 1. what an earlier server announced it by ([`Earlier`]), if it is a unique-id;
+//! 2. its unique name, if RFC 1939 allows that;
+//! 3. a digest of its unique name, with an ordinal behind the name while another
+//!    message has the same, or had it.
+//!
+//! Free means that no other message of the maildrop is announced by it. Earlier
+//! servers' go first and names second, so that what the Maildir says by itself
+//! does not depend on what had to be made up. A digest that is not simply that of
+//! its message's name is never used again after its message is gone.
+
+use std::collections::{HashMap, HashSet};
+
+use sha2::{Digest as _, Sha256};
+
+use super::roll::{Departed, Roll};
+use super::uidl::{self, Form, Packed};
+
+/// The first half of a SHA-256.
+pub(super) type Digest = [u8; 16];
+
+/// How an earlier server announced a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// The unique-id, as it was sent.
+    pub(super) text: Box<[u8]>,
+    /// Its place in that server's order, if it has one of its own.
+    pub(super) rank: Option<u32>,
+}
+
+/// What earlier servers announced, by unique name.
+#[derive(Debug, Default)]
+pub(super) struct Earlier {
+    messages: HashMap<Box<[u8]>, Announced>,
+}
+
+impl Earlier {
+    pub(super) fn get(&self, unique: &[u8]) -> Option<&Announced> {
+        self.messages.get(unique)
+    }
+}
+
+/// A new message that is given a unique-id.
+struct Newcomer {
+    at: usize,
+    unique: Vec<u8>,
+}
+
+/// Gives every new member of the roll a unique-id that nobody has, and none of
+/// `retired`.
+pub(super) fn announce(roll: &mut Roll, earlier: &Earlier, retired: &[Digest]) {
+    let newcomers: Vec<Newcomer> = roll
+        .members()
+        .enumerate()
+        .filter(|(_, member)| member.uidl.is_none())
+        .map(|(at, member)| Newcomer {
+            at,
+            unique: member.unique.to_owned(),
+        })
+        .collect();
+    if newcomers.is_empty() {
+        return;
+    }
+    let mut taken = taken_by_others(roll, &newcomers, earlier);
+    let mut packed = Vec::new();
+    let mut give = |roll: &mut Roll, newcomer: &Newcomer, text: &[u8], rank| {
+        let form = uidl::pack(text, &newcomer.unique, &mut packed);
+        let uidl = Packed::new(form, &packed).expect("it was just packed");
+        roll.announce(newcomer.at, uidl, rank);
+    };
+    let mut left = Vec::new();
+    for newcomer in newcomers {
+        let found = earlier.get(&newcomer.unique);
+        let found = found.filter(|found| uidl::is_announceable(&found.text));
+        match found {
+            Some(found) if taken.insert(found.text.to_vec()) => {
+                give(roll, &newcomer, &found.text, found.rank);
+            }
+            _ => left.push(newcomer),
+        }
+    }
+    let mut nameless = Vec::new();
+    for newcomer in left {
+        if uidl::is_announceable(&newcomer.unique) && taken.insert(newcomer.unique.clone()) {
+            let rank = earlier.get(&newcomer.unique).and_then(|found| found.rank);
+            give(roll, &newcomer, &newcomer.unique, rank);
+        } else {
+            nameless.push(newcomer);
+        }
+    }
+    if nameless.is_empty() {
+        return;
+    }
+    taken.extend(texts_of_digest_length(roll));
+    let retired: HashSet<&Digest> = retired.iter().collect();
+    for newcomer in nameless {
+        let free = |digest: &Digest| !retired.contains(digest) && taken.insert(hex(digest));
+        // One is free before as many were tried as there are messages and retired
+        // ones together.
+        let mut candidates = (0..=u64::MAX).map(|ordinal| digest(&newcomer.unique, ordinal));
+        let digest = candidates.find(free).expect("ordinals do not end");
+        let uidl = Packed::new(Form::Digest, &digest).expect("a digest");
+        let rank = earlier.get(&newcomer.unique).and_then(|found| found.rank);
+        roll.announce(newcomer.at, uidl, rank);
+    }
+}
+
+/// Which of the unique-ids that newcomers would have are those of others.
+fn taken_by_others(roll: &Roll, newcomers: &[Newcomer], earlier: &Earlier) -> HashSet<Vec<u8>> {
+    let mut taken = HashSet::new();
+    if newcomers.len() == roll.len() {
+        return taken;
+    }
+    let mut wanted: HashSet<&[u8]> = HashSet::with_capacity(newcomers.len());
+    for newcomer in newcomers {
+        wanted.insert(&newcomer.unique);
+        wanted.extend(earlier.get(&newcomer.unique).map(|found| &*found.text));
+    }
+    let mut text = Vec::new();
+    for member in roll.members() {
+        let Some(uidl) = member.uidl else { continue };
+        text.clear();
+        uidl.write(member.unique, &mut text);
+        if wanted.contains(&*text) {
+            taken.insert(text.clone());
+        }
+    }
+    taken
+}
+
+fn texts_of_digest_length(roll: &Roll) -> impl Iterator<Item = Vec<u8>> {
+    roll.members().filter_map(|member| {
+        let mut text = Vec::new();
+        member.uidl?.write(member.unique, &mut text);
+        (text.len() == 2 * size_of::<Digest>()).then_some(text)
+    })
+}
+
+/// Of the digests whose messages are gone, those that another message could be
+/// given. The digest of a name that cannot be announced is its own again, should
+/// the message come back.
+pub(super) fn retire(departed: Vec<Departed>) -> impl Iterator<Item = Digest> {
+    departed.into_iter().filter_map(|departed| {
+        let own = !uidl::is_announceable(&departed.unique)
+            && digest(&departed.unique, 0) == departed.digest;
+        (!own).then_some(departed.digest)
+    })
+}
+
+pub(super) fn digest(unique: &[u8], ordinal: u64) -> Digest {
+    let mut hash = Sha256::new();
+    hash.update(unique);
+    if ordinal > 0 {
+        hash.update([0]);
+        hash.update(ordinal.to_string());
+    }
+    let mut digest = Digest::default();
+    digest.copy_from_slice(&hash.finalize()[..size_of::<Digest>()]);
+    digest
+}
+
+pub(super) fn hex(digest: &Digest) -> Vec<u8> {
+    let mut text = Vec::with_capacity(2 * digest.len());
+    let packed = Packed::new(Form::Digest, digest).expect("a digest");
+    packed.write(&[], &mut text);
+    text
+}

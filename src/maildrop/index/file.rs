@@ -1,0 +1,234 @@
+//! The file of an index. BLOCKING, and under the maildrop's lock where it writes.
+//!
+//! Beside new/ and cur/ it lies in a folder that a user may write to, so no link
+//! is followed to it, nothing that waits for a writer is waited for, and a new one
+//! is a file that nobody had before. What cannot be read is an error, because the
+//! maildrop would be announced anew; what cannot be written is not, because all
+//! that is lost is time.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::Errno;
+
+use super::super::error::{Attempt, Cause, OpenError};
+use super::super::message::Message;
+use super::super::snapshot::Snapshot;
+use super::Contents;
+
+/// The name of an index beside new/ and cur/.
+const NAME: &str = "popcore.index";
+
+/// Octets of a short index that are not worth writing it anew.
+const SLACK: u64 = 4096;
+
+/// An index's file as it was last read or written. Another process that appended
+/// made it longer, and one that wrote it anew gave it another inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Position {
+    inode: u64,
+    length: u64,
+}
+
+/// Where the index of one maildrop is.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Index {
+    path: PathBuf,
+    resolve: ResolveFlags,
+}
+
+impl Index {
+    /// In the maildrop's own folder, whose path is canonical.
+    pub(in super::super) fn beside(root: &Path) -> Self {
+        Self {
+            path: root.join(NAME),
+            resolve: ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        }
+    }
+
+    /// At a path of the operator's making, which may lead over links.
+    pub(in super::super) fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            resolve: ResolveFlags::NO_MAGICLINKS,
+        }
+    }
+
+    pub(in super::super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file; nothing where there is none.
+    pub(in super::super) fn open(&self) -> Result<Option<Opened>, OpenError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fault = |errno| OpenError::system(Attempt::Open, &self.path, errno);
+        let file = match openat2(CWD, &self.path, flags, Mode::empty(), self.resolve) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP | Errno::NXIO) => {
+                return Err(OpenError::of(&self.path, Cause::NotAFile));
+            }
+            Err(errno) => return Err(fault(errno)),
+        };
+        let position = match position(&file) {
+            Ok(Some(position)) => position,
+            Ok(None) => return Err(OpenError::of(&self.path, Cause::NotAFile)),
+            Err(errno) => return Err(OpenError::system(Attempt::Stat, &self.path, errno)),
+        };
+        Ok(Some(Opened { file, position }))
+    }
+
+    /// Reads an open index whole.
+    pub(in super::super) fn read(&self, opened: Opened) -> Result<(Vec<u8>, Position), OpenError> {
+        let Opened { mut file, position } = opened;
+        let length = usize::try_from(position.length).unwrap_or_default();
+        let mut octets = Vec::with_capacity(length + 1);
+        let read = (&mut file).take(position.length).read_to_end(&mut octets);
+        match read {
+            Ok(_) => Ok((octets, position)),
+            Err(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                Err(OpenError::system(Attempt::Read, &self.path, errno))
+            }
+        }
+    }
+
+    /// Writes what is new since `old`, which the index holds if its position is
+    /// that of the file; all of it otherwise, or when it is time to. Tells where
+    /// the index is by then.
+    pub(in super::super) fn save(
+        &self,
+        old: Option<(&Snapshot, Position)>,
+        new: &Snapshot,
+    ) -> io::Result<Position> {
+        let Some((old, position)) = old else {
+            return self.replace(&super::whole(new));
+        };
+        let records = super::changes(old, new);
+        if records.is_empty() {
+            return Ok(position);
+        }
+        let length = position.length + records.len() as u64;
+        // The first sum is cheap and decides nearly always.
+        let small = length <= SLACK.max(new.names_len() as u64);
+        if !small && length > 2 * super::least(new) + SLACK {
+            return self.replace(&super::whole(new));
+        }
+        match self.append(position, &records)? {
+            Some(position) => Ok(position),
+            None => self.replace(&super::whole(new)),
+        }
+    }
+
+    /// Has the index say this of a message that it knows. `distrust`: names state
+    /// wrong sizes there.
+    pub(in super::super) fn correct(
+        &self,
+        message: &Message<'_>,
+        distrust: bool,
+    ) -> io::Result<()> {
+        let unreadable = |error: OpenError| io::Error::other(error.to_string());
+        let Some(opened) = self.open().map_err(unreadable)? else {
+            return Ok(());
+        };
+        let (octets, position) = self.read(opened).map_err(unreadable)?;
+        let records = super::correction(&Contents::read(&octets), message, distrust);
+        self.append(position, &records).map(drop)
+    }
+
+    /// Appends in one write; nothing where the file is not what it was.
+    fn append(&self, at: Position, records: &[u8]) -> io::Result<Option<Position>> {
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut file = match openat2(CWD, &self.path, flags, Mode::empty(), self.resolve) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        if position(&file)? != Some(at) {
+            return Ok(None);
+        }
+        if let Err(error) = file.write_all(records) {
+            // A full disk: what stood there before is whole again.
+            let _ = file.set_len(at.length);
+            return Err(error);
+        }
+        Ok(position(&file)?)
+    }
+
+    /// Puts a new index in place of whatever is there. An old one that is another
+    /// file afterwards is gone; see [`set_aside`](Self::set_aside).
+    pub(in super::super) fn replace(&self, octets: &[u8]) -> io::Result<Position> {
+        let made = self.sibling(".new");
+        let position = self.write_new(&made, octets).and_then(|position| {
+            fs::rename(&made, &self.path)?;
+            Ok(position)
+        });
+        if position.is_err() {
+            // It may not be there, which is all that is wanted.
+            let _ = fs::remove_file(&made);
+        }
+        position
+    }
+
+    fn write_new(&self, fresh: &Path, octets: &[u8]) -> io::Result<Position> {
+        match fs::remove_file(fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let create = || openat2(CWD, fresh, flags, mode, self.resolve);
+        let created = match create() {
+            Err(Errno::NOENT) if !self.resolve.contains(ResolveFlags::NO_SYMLINKS) => {
+                let folder = self.path.parent().unwrap_or(Path::new("/"));
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(folder)?;
+                create()
+            }
+            created => created,
+        };
+        let mut file = File::from(created?);
+        file.write_all(octets)?;
+        // The name must not get there before what it stands for.
+        file.sync_data()?;
+        position(&file)?.ok_or_else(|| io::Error::from(Errno::IO))
+    }
+
+    /// Keeps a damaged index for whoever wants to look at it.
+    pub(in super::super) fn set_aside(&self) {
+        let aside = self.sibling(".damaged");
+        let _ = fs::remove_file(&aside);
+        // Without it nothing is lost that could be read.
+        let _ = fs::hard_link(&self.path, &aside);
+    }
+
+    fn sibling(&self, end: &str) -> PathBuf {
+        let mut path = OsString::from(&self.path);
+        path.push(end);
+        PathBuf::from(path)
+    }
+}
+
+/// An open index.
+#[derive(Debug)]
+pub(in super::super) struct Opened {
+    file: File,
+    pub(in super::super) position: Position,
+}
+
+/// `None` for what is no regular file.
+fn position(file: &File) -> Result<Option<Position>, Errno> {
+    let stat = fstat(file)?;
+    let regular = FileType::from_raw_mode(stat.st_mode).is_file();
+    Ok(regular.then(|| Position {
+        inode: stat.st_ino,
+        length: u64::try_from(stat.st_size).unwrap_or_default(),
+    }))
+}

@@ -1,0 +1,433 @@
+//! The index of a maildrop: what its last listing told, kept on the disk.
+//!
+//! With it the first login after a restart lists nothing and opens nothing where
+//! nothing changed, and opens only what is new where something did. It can be
+//! built anew from the Maildir at any time, but for one thing: the unique-ids that
+//! were announced. So whatever can be read of a damaged index is used.
+//!
+//! It is a log: a whole table first, then what changed, each change ended by a
+//! record that says for which stamps of new/ and cur/ all before it is true. It is
+//! written under the maildrop's lock, each change with one write, and written anew
+//! in a file that takes its place once it has become twice as long as it need be.
+//!
+//! **Crashes.** Nothing has to be written when messages are removed or delivered:
+//! either changes the stamps, and an index whose stamps are not those of the
+//! directories is taken for what it is, a memory of names, sizes and unique-ids.
+//! A write that was cut off leaves a tail that no checksum fits, which is cut off
+//! with the next write. A new index takes the old one's name only when all of it
+//! is on the disk. So there is no order of steps in which it could lie.
+//!
+//! Rejected: a database (a process-wide cache and lock of its own, for a table
+//! that is read whole); one index for all maildrops (a maildrop that is moved or
+//! restored would leave its unique-ids behind); a memory map (a file that is cut
+//! short would end the process).
+
+mod file;
+mod format;
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::announce::Digest;
+use super::message::{Message, Trust};
+use super::name::{self, Moment};
+use super::snapshot::{Folder, Snapshot, Table};
+use super::stamps::Kept;
+
+pub(super) use file::{Index, Position};
+use format::{Header, Record, State};
+
+/// What the octets of an index say.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    messages: Vec<Message<'a>>,
+    retired: Vec<Digest>,
+    /// There where it is true of all the others.
+    state: Option<State>,
+    damage: Option<Damage>,
+}
+
+/// What is wrong with an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// It has no octets.
+    Empty,
+    /// Its head is not that of an index.
+    Foreign,
+    /// Another version of popcore wrote it.
+    Version(u16),
+    /// Octets that are no records, or not whole ones.
+    Records {
+        /// Where the first of them are.
+        at: usize,
+        /// How many there are.
+        octets: usize,
+    },
+    /// The records are good and are not all that were written.
+    Missing,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it is empty"),
+            Self::Foreign => f.write_str("its head is damaged, or it is no index"),
+            Self::Version(version) => write!(
+                f,
+                "it is of version {version}, and this popcore reads version {}",
+                format::VERSION
+            ),
+            Self::Records { at, octets } => {
+                write!(f, "{octets} octets from octet {at} on cannot be read")
+            }
+            Self::Missing => f.write_str("records are missing"),
+        }
+    }
+}
+
+/// One message of an index, to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Indexed<'a> {
+    message: Message<'a>,
+}
+
+impl<'a> Indexed<'a> {
+    /// The file's name.
+    pub fn name(&self) -> &'a [u8] {
+        self.message.name
+    }
+
+    /// The directory it was in.
+    pub fn folder(&self) -> Folder {
+        self.message.folder
+    }
+
+    /// Octets on the wire.
+    pub fn octets(&self) -> u64 {
+        self.message.facts.octets
+    }
+
+    /// Octets in the file.
+    pub fn stored(&self) -> u64 {
+        self.message.facts.stored
+    }
+
+    /// The unique-id.
+    pub fn uidl(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.message.uidl.write(self.message.unique(), &mut text);
+        text
+    }
+}
+
+impl<'a> Contents<'a> {
+    /// Reads an index, whatever is left of it.
+    pub fn read(octets: &'a [u8]) -> Self {
+        let damage = match format::read_header(octets) {
+            _ if octets.is_empty() => Some(Damage::Empty),
+            Header::Good => None,
+            // What follows may be of another form altogether.
+            Header::Version(version) => {
+                return Self {
+                    messages: Vec::new(),
+                    retired: Vec::new(),
+                    state: None,
+                    damage: Some(Damage::Version(version)),
+                };
+            }
+            Header::Foreign => Some(Damage::Foreign),
+        };
+        let start = if damage.is_none() { format::HEADER } else { 0 };
+        let mut replay = Replay::new(octets.len() / 100);
+        let broken = replay.run(octets, start);
+        let mut contents = replay.finish();
+        contents.damage = damage.or(broken).or(contents.damage);
+        if contents.damage.is_some() {
+            contents.state = None;
+        }
+        contents
+    }
+
+    /// How many messages it knows.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// What is wrong with it.
+    pub fn damage(&self) -> Option<Damage> {
+        self.damage
+    }
+
+    /// The messages, in their order.
+    pub fn messages(&self) -> impl Iterator<Item = Indexed<'a>> {
+        self.messages
+            .iter()
+            .map(|message| Indexed { message: *message })
+    }
+
+    /// An index that says the same and nothing else.
+    pub fn to_octets(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        format::write_header(&mut out);
+        for message in &self.messages {
+            format::write(&Record::Message(*message), &mut out);
+        }
+        for digest in &self.retired {
+            format::write(&Record::Retired(*digest), &mut out);
+        }
+        if let Some(state) = self.state {
+            format::write(&Record::State(state), &mut out);
+        }
+        out
+    }
+
+    pub(super) fn table(&self) -> Table {
+        let names = self.messages.iter();
+        let names = names
+            .map(|m| m.name.len() + m.uidl.octets().len() + 1)
+            .sum();
+        let mut table = Table::with_capacity(self.messages.len(), names);
+        self.messages.iter().for_each(|message| table.push(message));
+        table
+    }
+
+    pub(super) fn kept(&self) -> Option<Kept> {
+        self.state.map(|state| state.kept)
+    }
+
+    pub(super) fn trust(&self) -> Trust {
+        self.state.map_or(Trust::Untested, |state| state.trust)
+    }
+
+    pub(super) fn retired(&self) -> Box<[Digest]> {
+        self.retired.as_slice().into()
+    }
+}
+
+/// Which message a record is about.
+type Key<'a> = (u64, &'a [u8]);
+
+/// The records of an index, while they are read.
+struct Replay<'a> {
+    /// Those before the first state, in order if nobody wrote nonsense.
+    table: Vec<Message<'a>>,
+    /// What became of others since: `None` for those that are gone.
+    changes: HashMap<Key<'a>, Option<Message<'a>>>,
+    retired: Vec<Digest>,
+    /// The last record, if it is one.
+    state: Option<State>,
+    states: bool,
+}
+
+impl<'a> Replay<'a> {
+    fn new(messages: usize) -> Self {
+        Self {
+            table: Vec::with_capacity(messages),
+            changes: HashMap::new(),
+            retired: Vec::new(),
+            state: None,
+            states: false,
+        }
+    }
+
+    /// Takes every record from `at` on, and tells what had to be passed over.
+    fn run(&mut self, octets: &'a [u8], mut at: usize) -> Option<Damage> {
+        let mut passed_over: Option<(usize, usize)> = None;
+        while at < octets.len() {
+            if let Some((record, length)) = format::read(&octets[at..]) {
+                self.take(record);
+                at += length;
+                continue;
+            }
+            let next = format::next_marker(octets, at + 1).unwrap_or(octets.len());
+            let (first, count) = passed_over.unwrap_or((at, 0));
+            passed_over = Some((first, count + next - at));
+            // Whether this was a state is not known, and nothing is lost by
+            // taking what follows for changes.
+            self.states = true;
+            at = next;
+        }
+        passed_over.map(|(at, octets)| Damage::Records { at, octets })
+    }
+
+    fn take(&mut self, record: Record<'a>) {
+        self.state = None;
+        match record {
+            Record::Message(message) if self.states => {
+                let key = (message.inode, message.unique());
+                self.changes.insert(key, Some(message));
+            }
+            Record::Message(message) => self.table.push(message),
+            Record::Removed { unique, inode } => {
+                self.changes.insert((inode, unique), None);
+            }
+            Record::Retired(digest) => self.retired.push(digest),
+            Record::State(state) => {
+                self.state = Some(state);
+                self.states = true;
+            }
+        }
+    }
+
+    fn finish(mut self) -> Contents<'a> {
+        let mut messages = std::mem::take(&mut self.table);
+        if !self.changes.is_empty() {
+            let changes = &self.changes;
+            messages.retain(|message| !changes.contains_key(&(message.inode, message.unique())));
+            let mut added: Vec<Message<'a>> = self.changes.into_values().flatten().collect();
+            added.sort_by(compare);
+            messages = merge(messages, added);
+        }
+        let octets = messages.iter().fold(0_u64, |sum, message| {
+            sum.saturating_add(message.facts.octets)
+        });
+        let whole = self.state.is_none_or(|state| {
+            state.messages as usize == messages.len() && state.octets == octets
+        });
+        Contents {
+            messages,
+            retired: self.retired,
+            state: self.state,
+            damage: (!whole).then_some(Damage::Missing),
+        }
+    }
+}
+
+fn merge<'a>(table: Vec<Message<'a>>, added: Vec<Message<'a>>) -> Vec<Message<'a>> {
+    let (Some(last), Some(first)) = (table.last(), added.first()) else {
+        return if table.is_empty() { added } else { table };
+    };
+    if compare(last, first).is_lt() {
+        let mut merged = table;
+        merged.extend(added);
+        return merged;
+    }
+    let mut merged = Vec::with_capacity(table.len() + added.len());
+    let mut added = added.into_iter().peekable();
+    for message in table {
+        while let Some(earlier) = added.next_if(|added| compare(added, &message).is_lt()) {
+            merged.push(earlier);
+        }
+        merged.push(message);
+    }
+    merged.extend(added);
+    merged
+}
+
+/// The order of messages: by rank, those without one last, then by name.
+fn compare(a: &Message<'_>, b: &Message<'_>) -> Ordering {
+    if a.name == b.name && a.inode == b.inode && a.rank == b.rank {
+        return Ordering::Equal;
+    }
+    let rank = |message: &Message<'_>| message.rank.map_or(u64::MAX, u64::from);
+    let (ours, theirs) = (a.unique(), b.unique());
+    rank(a).cmp(&rank(b)).then_with(|| {
+        name::compare((Moment::of(ours), ours), (Moment::of(theirs), theirs))
+            .then_with(|| a.inode.cmp(&b.inode))
+    })
+}
+
+/// An index of a whole maildrop.
+fn whole(snapshot: &Snapshot) -> Vec<u8> {
+    let mut out = Vec::with_capacity(snapshot.names_len() + 40 * snapshot.len() + 256);
+    format::write_header(&mut out);
+    for message in snapshot.messages() {
+        format::write(&Record::Message(message), &mut out);
+    }
+    for digest in &*snapshot.knowledge().retired {
+        format::write(&Record::Retired(*digest), &mut out);
+    }
+    format::write(&Record::State(state(snapshot)), &mut out);
+    out
+}
+
+/// The records that make an index of `old` one of `new`: none, if it is.
+fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
+    // Who is gone comes first: a message whose place in the order changed is both.
+    let (mut gone, mut there) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs) = (old.messages().peekable(), new.messages().peekable());
+    loop {
+        let order = match (ours.peek(), theirs.peek()) {
+            (Some(a), Some(b)) => compare(a, b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => break,
+        };
+        let before = if order.is_le() { ours.next() } else { None };
+        let now = if order.is_ge() { theirs.next() } else { None };
+        match (before, now) {
+            (Some(message), None) => {
+                let (unique, inode) = (message.unique(), message.inode);
+                format::write(&Record::Removed { unique, inode }, &mut gone);
+            }
+            (before, Some(message)) if before != Some(message) => {
+                format::write(&Record::Message(message), &mut there);
+            }
+            _ => {}
+        }
+    }
+    gone.append(&mut there);
+    let known: HashSet<&Digest> = old.knowledge().retired.iter().collect();
+    for digest in &*new.knowledge().retired {
+        if !known.contains(digest) {
+            format::write(&Record::Retired(*digest), &mut gone);
+        }
+    }
+    if !gone.is_empty() || state(old) != state(new) {
+        format::write(&Record::State(state(new)), &mut gone);
+    }
+    gone
+}
+
+/// One message as it is by now, and the state again, if the index has both.
+fn correction(contents: &Contents<'_>, message: &Message<'_>, distrust: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let key = (message.inode, message.unique());
+    let mut messages = contents.messages.iter();
+    let Some(known) = messages.find(|known| (known.inode, known.unique()) == key) else {
+        return out;
+    };
+    if contents.damage.is_some() {
+        return out;
+    }
+    let corrected = Message {
+        facts: message.facts,
+        ..*known
+    };
+    format::write(&Record::Message(corrected), &mut out);
+    if let Some(state) = contents.state {
+        let others = state.octets.saturating_sub(known.facts.octets);
+        let state = State {
+            trust: if distrust { Trust::Wrong } else { state.trust },
+            octets: others.saturating_add(message.facts.octets),
+            ..state
+        };
+        format::write(&Record::State(state), &mut out);
+    }
+    out
+}
+
+fn state(snapshot: &Snapshot) -> State {
+    let knowledge = snapshot.knowledge();
+    State {
+        kept: knowledge.standing.keep(),
+        trust: knowledge.trust,
+        messages: u32::try_from(snapshot.len()).expect("bounded by limits"),
+        octets: snapshot.total().get(),
+    }
+}
+
+/// Octets that an index of the snapshot takes at least, nearly.
+fn least(snapshot: &Snapshot) -> u64 {
+    let messages: usize = snapshot.messages().map(|m| format::message_len(&m)).sum();
+    (messages + format::HEADER + 24 * snapshot.knowledge().retired.len() + 128) as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+fn maildrop() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ann");
+    for part in ["new", "cur"] {
+        fs::create_dir_all(path.join(part)).expect("a folder");
+    }
+    fs::write(path.join("new/1.a"), "a\n").expect("a message");
+    (folder, path)
+}
+
+#[test]
+fn an_unknown_maildrop_takes_the_pool() {
+    let (_folder, path) = maildrop();
+    let maildrops = Maildrops::new(1 << 20);
+    assert!(maildrops.open_unchanged(&path).expect("free").is_none());
+    assert_eq!(maildrops.locks().held(), 0);
+    let opened = maildrops.open(&Location::beside(&path)).expect("it opens");
+    assert_eq!(opened.snapshot.len(), 1);
+}
+
+#[test]
+fn users_whose_paths_meet_exclude_each_other() {
+    let (folder, path) = maildrop();
+    let alias = folder.path().join("alias");
+    symlink(&path, &alias).expect("a link");
+    let maildrops = Maildrops::new(1 << 20);
+    let opened = maildrops.open(&Location::beside(&path)).expect("it opens");
+    assert!(matches!(
+        maildrops.open(&Location::beside(&alias)),
+        Err(OpenError::InUse(_))
+    ));
+    assert!(maildrops.open_unchanged(&path).is_err());
+    drop(opened);
+    let opened = maildrops
+        .open(&Location::beside(&alias))
+        .expect("free by now");
+    assert_eq!(opened.snapshot.len(), 1);
+}
+
+#[test]
+fn a_scan_knows_what_the_one_before_read() {
+    let (_folder, path) = maildrop();
+    let maildrops = Maildrops::new(1 << 20);
+    drop(maildrops.open(&Location::beside(&path)).expect("it opens"));
+    fs::write(path.join("new/2.b"), "b\n").expect("a message");
+    // Rewritten in place: were it read again, the octets would differ.
+    fs::write(path.join("new/1.a"), "a longer message\n").expect("a message");
+    let opened = maildrops.open(&Location::beside(&path)).expect("it opens");
+    let octets = |n| {
+        let number = MessageNumber::new(n).expect("not 0");
+        opened
+            .snapshot
+            .octets(number)
+            .map(crate::proto::Octets::get)
+    };
+    assert_eq!([octets(1), octets(2), octets(3)], [Some(3), Some(3), None]);
+}
+
+const INDEX: &str = "popcore.index";
+
+/// Opens as a process that was just started, with the index alone to go by.
+fn reopened(path: &Path) -> (Maildrops, Arc<Snapshot>) {
+    let maildrops = Maildrops::new(1 << 20);
+    let opened = maildrops.open(&Location::beside(path)).expect("it opens");
+    (maildrops, opened.snapshot)
+}
+
+/// The same, until the index can vouch for the directories.
+fn settled(path: &Path) -> Arc<Snapshot> {
+    let end = Instant::now() + Duration::from_mins(1);
+    loop {
+        let (_, snapshot) = reopened(path);
+        if matches!(snapshot.standing(), Standing::Settled { .. }) {
+            return snapshot;
+        }
+        assert!(Instant::now() < end, "the directories stay young");
+    }
+}
+
+fn octets(snapshot: &Snapshot) -> Vec<u64> {
+    snapshot.messages().map(|m| m.facts.octets).collect()
+}
+
+#[test]
+fn a_restart_reads_no_message_that_the_index_knows() {
+    let (_folder, path) = maildrop();
+    reopened(&path);
+    fs::write(path.join("new/1.a"), "a longer message\n").expect("a message");
+    fs::write(path.join("new/2.b"), "b\n").expect("a message");
+    assert_eq!(octets(&reopened(&path).1), [3, 3]);
+}
+
+#[test]
+fn an_unchanged_maildrop_is_neither_listed_nor_written() {
+    let (_folder, path) = maildrop();
+    settled(&path);
+    let before = fs::metadata(path.join(INDEX)).expect("an index");
+    // Nobody may see this change: the directory's times are those of before.
+    let (maildrops, snapshot) = reopened(&path);
+    assert!(matches!(snapshot.standing(), Standing::Settled { .. }));
+    let again = maildrops
+        .open_unchanged(&path)
+        .expect("free")
+        .expect("unchanged");
+    assert!(Arc::ptr_eq(&again.snapshot, &snapshot));
+    let after = fs::metadata(path.join(INDEX)).expect("an index");
+    assert_eq!((before.ino(), before.len()), (after.ino(), after.len()));
+    assert_eq!(before.mtime_nsec(), after.mtime_nsec());
+}
+
+#[test]
+fn an_index_grows_with_what_is_new_and_is_made_anew_in_time() {
+    let (_folder, path) = maildrop();
+    let maildrops = Maildrops::new(1 << 20);
+    let at = Location::beside(&path);
+    let (mut longest, mut files) = (0, std::collections::HashSet::new());
+    for round in 0..400 {
+        let name = path.join(format!("new/{}.x", 100 + round));
+        fs::write(&name, "x\n").expect("a message");
+        assert_eq!(maildrops.open(&at).expect("it opens").snapshot.len(), 2);
+        fs::remove_file(&name).expect("a message");
+        assert_eq!(maildrops.open(&at).expect("it opens").snapshot.len(), 1);
+        let index = fs::metadata(path.join(INDEX)).expect("an index");
+        longest = longest.max(index.len());
+        files.insert(index.ino());
+    }
+    assert!(longest < 8192, "{longest} octets for one message");
+    assert_eq!(octets(&reopened(&path).1), [3]);
+    assert_eq!(maildrops.counters().damaged(), 0);
+}
+
+#[test]
+fn another_process_that_wrote_is_heeded() {
+    let (_folder, path) = maildrop();
+    let (ours, theirs) = (Maildrops::new(1 << 20), Maildrops::new(1 << 20));
+    let at = Location::beside(&path);
+    drop(ours.open(&at).expect("it opens"));
+    fs::write(path.join("new/2.b"), "b\n").expect("a message");
+    drop(theirs.open(&at).expect("it opens"));
+    // Rewritten in place: what is in the index is believed.
+    fs::write(path.join("new/2.b"), "longer\n").expect("a message");
+    fs::write(path.join("new/3.c"), "c\n").expect("a message");
+    let opened = ours.open(&at).expect("it opens");
+    assert_eq!(octets(&opened.snapshot), [3, 3, 3]);
+    drop(opened);
+    assert_eq!(
+        octets(&theirs.open(&at).expect("it opens").snapshot),
+        [3, 3, 3]
+    );
+    let counted = [&ours, &theirs].map(|side| side.counters().damaged());
+    assert_eq!(counted, [0, 0]);
+}
+
+#[test]
+fn a_damaged_index_is_mended_once() {
+    let (_folder, path) = maildrop();
+    fs::write(path.join("new/2.b"), "b\n").expect("a message");
+    reopened(&path);
+    let good = fs::read(path.join(INDEX)).expect("an index");
+    let mut flipped = good.clone();
+    flipped[40] ^= 4;
+    let mut version = good.clone();
+    version[12] = 2;
+    let forms: [&[u8]; 5] = [
+        &[],
+        &good[..good.len() - 7],
+        &flipped,
+        &version,
+        b"a foreign file",
+    ];
+    for octets in forms {
+        fs::write(path.join(INDEX), octets).expect("an index");
+        let (maildrops, snapshot) = reopened(&path);
+        assert_eq!((snapshot.len(), maildrops.counters().damaged()), (2, 1));
+        let aside = fs::read(path.join("popcore.index.damaged"));
+        assert_eq!(aside.expect("it is kept"), octets);
+        let (maildrops, snapshot) = reopened(&path);
+        assert_eq!((snapshot.len(), maildrops.counters().damaged()), (2, 0));
+    }
+}
+
+#[test]
+fn an_index_that_was_taken_away_is_written_again() {
+    let (_folder, path) = maildrop();
+    let maildrops = Maildrops::new(1 << 20);
+    let at = Location::beside(&path);
+    drop(maildrops.open(&at).expect("it opens"));
+    fs::remove_file(path.join(INDEX)).expect("an index");
+    fs::write(path.join("new/2.b"), "b\n").expect("a message");
+    drop(maildrops.open(&at).expect("it opens"));
+    assert!(path.join(INDEX).exists());
+    assert_eq!(reopened(&path).1.len(), 2);
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_the_index_refuses_the_login() {
+    let (folder, path) = maildrop();
+    let index = path.join(INDEX);
+    let other = folder.path().join("other");
+    fs::write(&other, "not mail").expect("a file");
+    symlink(&other, &index).expect("a link");
+    let maildrops = Maildrops::new(1 << 20);
+    let refused = maildrops.open(&Location::beside(&path));
+    assert!(
+        matches!(refused, Err(OpenError::Permanent(_))),
+        "{refused:?}"
+    );
+    fs::remove_file(&index).expect("a link");
+    fs::create_dir(&index).expect("a folder");
+    let refused = maildrops.open(&Location::beside(&path));
+    assert!(
+        matches!(refused, Err(OpenError::Permanent(_))),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(other).expect("a file"), b"not mail");
+}
+
+#[test]
+fn an_index_may_be_elsewhere_and_its_folders_are_made() {
+    let (folder, path) = maildrop();
+    let at = Location {
+        path: path.clone(),
+        index: Some(folder.path().join("fast/disk/ann")),
+    };
+    let maildrops = Maildrops::new(1 << 20);
+    drop(maildrops.open(&at).expect("it opens"));
+    assert!(folder.path().join("fast/disk/ann").is_file());
+    assert!(!path.join(INDEX).exists());
+    fs::write(path.join("new/1.a"), "longer\n").expect("a message");
+    let opened = Maildrops::new(1 << 20).open(&at).expect("it opens");
+    assert_eq!(octets(&opened.snapshot), [3]);
+}
+
+#[test]
+fn an_empty_maildrop_leaves_no_file() {
+    let (_folder, path) = maildrop();
+    fs::remove_file(path.join("new/1.a")).expect("a message");
+    reopened(&path);
+    assert!(!path.join(INDEX).exists());
+}
+
+#[test]
+fn a_wrong_size_in_a_name_is_corrected_for_the_next_session() {
+    let (_folder, path) = maildrop();
+    fs::remove_file(path.join("new/1.a")).expect("a message");
+    fs::write(path.join("new/1.a,S=2,W=3"), "a\n").expect("a message");
+    fs::write(path.join("new/2.b,S=2,W=9"), "b\n").expect("a message");
+    let maildrops = Maildrops::new(1 << 20);
+    let at = Location::beside(&path);
+    let opened = maildrops.open(&at).expect("it opens");
+    assert_eq!(octets(&opened.snapshot), [3, 9]);
+    let second = MessageNumber::new(2).expect("not 0");
+    maildrops.recount(&opened.snapshot, second);
+    assert_eq!(octets(&opened.snapshot), [3, 9]);
+    drop(opened);
+    assert_eq!(
+        octets(&maildrops.open(&at).expect("it opens").snapshot),
+        [3, 3]
+    );
+    fs::write(path.join("new/3.c,S=2,W=9"), "c\n").expect("a message");
+    // Names of this maildrop are not believed any more.
+    assert_eq!(octets(&reopened(&path).1), [3, 3, 3]);
+    assert_eq!(maildrops.counters().damaged(), 0);
+}

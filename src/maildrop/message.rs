@@ -1,0 +1,57 @@
+//! One message as scan, snapshot and index hand it to each other.
+
+use super::snapshot::Folder;
+use super::uidl::Packed;
+
+/// What is known of a message's octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// On the wire, as RFC 1939 counts them.
+    pub(super) octets: u64,
+    /// In the file.
+    pub(super) stored: u64,
+    /// The file can go out as it is.
+    pub(super) verbatim: bool,
+    /// Both sizes come from the file's name; nobody has read the file.
+    pub(super) stated: bool,
+}
+
+/// Whether the sizes in a maildrop's file names are believed. Some sites carry
+/// wrong ones, so the first name that states both is held against its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// No name stated both yet.
+    #[default]
+    Untested,
+    /// The first that did was right.
+    Right,
+    /// One was wrong: files are read.
+    Wrong,
+}
+
+/// All that is kept of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    /// The file's name, one that [`Name::parse`](super::Name::parse) takes.
+    pub(super) name: &'a [u8],
+    pub(super) folder: Folder,
+    pub(super) inode: u64,
+    pub(super) facts: Facts,
+    /// Its place in the order of an earlier server; those that have none come
+    /// behind those that have one.
+    pub(super) rank: Option<u32>,
+    pub(super) uidl: Packed<'a>,
+}
+
+impl<'a> Message<'a> {
+    /// What identifies the message: the name up to `:`.
+    pub(super) fn unique(&self) -> &'a [u8] {
+        unique(self.name)
+    }
+}
+
+/// The part of a file name up to `:`.
+pub(super) fn unique(name: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b':', name).unwrap_or(name.len());
+    &name[..end]
+}
