@@ -147,7 +147,7 @@ pub fn serve<P: 'static>(
 struct Maildrop {
     snapshot: Arc<Snapshot>,
     /// Frees the maildrop however the session ends.
-    _lock: LockGuard,
+    lock: LockGuard,
 }
 
 struct Connection {
@@ -267,6 +267,9 @@ impl Connection {
                     self.report.command_ends(&self.context.counters);
                     // Free before the client hears that the session is over: it
                     // may come back at once.
+                    if self.lock_may_wait() {
+                        Box::pin(self.let_go()).await;
+                    }
                     self.maildrop = None;
                     let taken = self.link.begin_last(self.out.as_bytes());
                     if taken < self.out.as_bytes().len() {
@@ -277,6 +280,17 @@ impl Connection {
                 }
             };
         }
+    }
+
+    fn lock_may_wait(&self) -> bool {
+        let maildrop = self.maildrop.as_ref();
+        maildrop.is_some_and(|maildrop| maildrop.lock.may_wait())
+    }
+
+    /// Frees a maildrop on a file server.
+    async fn let_go(&mut self) {
+        let maildrop = self.maildrop.take();
+        self.context.ring.blocking(move || drop(maildrop)).await;
     }
 
     /// Feeds the next line, waiting for it where there is none.
@@ -418,7 +432,12 @@ impl Connection {
 
     /// Lets go of everything but the link, and says how the session was.
     fn end(&mut self, finish: &Finish) {
-        self.maildrop = None;
+        let waits = self.lock_may_wait();
+        let maildrop = self.maildrop.take();
+        if waits {
+            // The client is not there any more: nobody waits for this.
+            self.context.ring.detached(move || drop(maildrop));
+        }
         self.report
             .ends(&self.context, &self.session.summary(), finish);
         let buffer = std::mem::replace(&mut self.out, Output::new(Vec::new())).into_buffer();

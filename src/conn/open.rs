@@ -49,7 +49,7 @@ impl Connection {
         let opened = opened.map(|Opened { snapshot, lock }| {
             self.maildrop = Some(super::Maildrop {
                 snapshot: Arc::clone(&snapshot),
-                _lock: lock,
+                lock,
             });
             snapshot
         });

@@ -116,6 +116,7 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
     Resolve,
+    Lock,
     Open,
     List,
     Stat,
@@ -163,6 +164,7 @@ impl fmt::Display for Fault {
             Cause::System { attempt, errno } => {
                 let attempt = match attempt {
                     Attempt::Resolve => "find",
+                    Attempt::Lock => "lock",
                     Attempt::Open => "open",
                     Attempt::List => "list",
                     Attempt::Stat => "stat",
@@ -212,6 +214,7 @@ fn remedy(errno: Errno) -> &'static str {
         Errno::ACCESS | Errno::PERM => {
             "give the user that popcore runs as read, write and search permission"
         }
+        Errno::NOLCK => "start the lock service of the file server (lockd), or mount it with NFSv4",
         Errno::MFILE => "raise the limit of open files (LimitNOFILE=, ulimit -n)",
         Errno::NFILE => "raise the system's limit of open files (fs.file-max)",
         Errno::NOMEM => "the system is out of memory: add some, or lower popcore's bounds",

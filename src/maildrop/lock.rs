@@ -1,9 +1,10 @@
 //! One session at a time: exclusive locks on maildrops (RFC 1939, section 8).
 //!
-//! A lock lives in this process's memory and nowhere else, so nothing is left
-//! behind when its session ends, however that ends: the guard's drop is the
-//! release, also in an unwind. The key is the maildrop's canonical path, not the
-//! user's name: two users whose paths meet share one lock.
+//! A lock lives in this process's memory, and behind that in an open file
+//! ([`LockFile`]), so nothing is left behind when its session ends, however that
+//! ends: the guard's drop is the release, also in an unwind. The key is the
+//! maildrop's canonical path, not the user's name: two users whose paths meet share
+//! one lock.
 //!
 //! The table is split by the key's hash and touched twice in a session's life;
 //! no lock of it is ever held across anything but a hash map's operation.
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::lock_file::LockFile;
 use crate::limits;
 
 type Part = Mutex<HashMap<Arc<Path>, Instant>>;
@@ -68,6 +70,8 @@ impl LockTable {
                 Ok(LockGuard {
                     table: Arc::clone(&self.table),
                     key,
+                    file: None,
+                    local: true,
                 })
             }
         }
@@ -94,9 +98,24 @@ impl Default for LockTable {
 pub struct LockGuard {
     table: Arc<Table>,
     key: Arc<Path>,
+    /// `None` where there is nothing on the disk to hold.
+    file: Option<LockFile>,
+    local: bool,
 }
 
 impl LockGuard {
+    /// The same, with the hold on the file.
+    pub(super) fn with(mut self, file: Option<LockFile>, local: bool) -> Self {
+        (self.file, self.local) = (file, local);
+        self
+    }
+
+    /// Whether letting go may have to wait for a file server: then it is not for a
+    /// shard to do.
+    pub fn may_wait(&self) -> bool {
+        self.file.is_some() && !self.local
+    }
+
     /// The canonical path of the maildrop.
     pub fn key(&self) -> &Path {
         &self.key
@@ -105,12 +124,14 @@ impl LockGuard {
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
+        // Who finds the table free must find the file free.
+        self.file = None;
         let held = self.table.part(&self.key).remove(&self.key);
         debug_assert!(held.is_some(), "a guard stands for an entry");
     }
 }
 
-/// Another session of this process has the maildrop.
+/// Another session has the maildrop, of this process or of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InUse {
     /// When that session took it.

@@ -15,6 +15,7 @@ use super::error::OpenError;
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
 use super::lock::{InUse, LockGuard, LockTable};
+use super::lock_file::LockFile;
 use super::message::Message;
 use super::scan;
 use super::snapshot::{Knowledge, Snapshot};
@@ -106,9 +107,19 @@ impl Maildrops {
         let Some(snapshot) = self.cache.get(path) else {
             return Ok(None);
         };
-        // The lock comes first: what is listed while another session may still
+        // The locks come first: what is listed while another session may still
         // delete would be wrong at once.
-        let lock = self.locks.try_lock(Arc::clone(snapshot.root()))?;
+        let mut lock = self.locks.try_lock(Arc::clone(snapshot.root()))?;
+        let standing = snapshot.standing();
+        if !matches!(standing, Standing::Settled { local: true, .. }) {
+            return Ok(None);
+        }
+        if !standing.is_nothing() {
+            let Some(file) = LockFile::try_without_blocking(snapshot.root())? else {
+                return Ok(None);
+            };
+            lock = lock.with(Some(file), true);
+        }
         Ok(match stamps::current_without_blocking(&snapshot) {
             Freshness::Fresh => Some(Opened { snapshot, lock }),
             Freshness::Changed | Freshness::Unknown => None,
@@ -118,7 +129,12 @@ impl Maildrops {
     /// Opens a maildrop whatever it takes, and remembers what it read. BLOCKING.
     pub fn open(&self, at: &Location) -> Result<Opened, OpenError> {
         let root = scan::canonical(&at.path)?;
-        let lock = self.locks.try_lock(root.as_path())?;
+        let mut lock = self.locks.try_lock(root.as_path())?;
+        let opened = Root::open(&root)?;
+        if opened.is_some() {
+            let file = LockFile::try_lock(&root)?;
+            lock = lock.with(file, stamps::is_local(&root));
+        }
         let known = self.cache.get(&at.path);
         let known = known.filter(|known| **known.root() == *root);
         if let Some(snapshot) = &known
@@ -127,7 +143,11 @@ impl Maildrops {
             let snapshot = Arc::clone(snapshot);
             return Ok(Opened { snapshot, lock });
         }
-        let snapshot = Arc::new(self.refresh(at, &root, known.as_deref())?);
+        let snapshot = match opened {
+            Some(opened) => self.refresh(at, &opened, known.as_deref())?,
+            None => scan::absent(&at.path, &root),
+        };
+        let snapshot = Arc::new(snapshot);
         self.cache.put(Arc::clone(&snapshot));
         Ok(Opened { snapshot, lock })
     }
@@ -136,16 +156,13 @@ impl Maildrops {
     fn refresh(
         &self,
         at: &Location,
-        root: &Path,
+        root: &Root,
         known: Option<&Snapshot>,
     ) -> Result<Snapshot, OpenError> {
-        let Some(opened) = Root::open(root)? else {
-            return Ok(scan::absent(&at.path, root));
-        };
-        let index = at.index(root);
+        let index = at.index(root.path());
         let there = Place {
             asked: &at.path,
-            root: &opened,
+            root,
             index: &index,
         };
         let snapshot = match index.open()? {

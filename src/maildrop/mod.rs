@@ -5,7 +5,8 @@
 //! those in use in memory, and
 //! [`current_without_blocking`] tells on a shard whether one still holds, so that
 //! an unchanged maildrop costs no listing and no trip to the pool. [`LockTable`]
-//! gives a maildrop to one session at a time. [`Maildrops`] puts these together.
+//! gives a maildrop to one session of the process at a time, and a lock file to one
+//! process. [`Maildrops`] puts these together.
 //!
 //! Invariants: nothing outside a maildrop is opened, whatever lies in it; a
 //! session's snapshot never changes; two messages never share a UIDL; what blocks
@@ -18,6 +19,7 @@ mod error;
 pub mod index;
 mod listing;
 mod lock;
+mod lock_file;
 mod maildrops;
 mod message;
 mod name;

@@ -163,6 +163,14 @@ impl Standing {
         }
     }
 
+    /// Whether there was a directory at all.
+    pub(super) fn is_nothing(&self) -> bool {
+        match self {
+            Self::Settled { stamps, .. } => *stamps == Stamps::default(),
+            Self::Partly { .. } | Self::Unsettled => false,
+        }
+    }
+
     /// Whether what was listed of `folder` is still true at the stamps `now`.
     pub(super) fn holds(&self, folder: Folder, now: &Stamps) -> bool {
         match self {

@@ -62,4 +62,12 @@ impl Ring {
             Err(oneshot::Canceled) => unreachable!("a pool that a ring has goes on"),
         }
     }
+
+    /// The same where nobody waits for what it gives.
+    pub fn detached(&self, work: impl FnOnce() + Send + 'static) {
+        // A panic has been told of by then, and is no reason to end the thread.
+        let job = move || drop(catch_unwind(AssertUnwindSafe(work)));
+        let queued = self.shared.pool.0.queue(Box::new(job));
+        assert!(queued.is_ok(), "the queue has no bound");
+    }
 }

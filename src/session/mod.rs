@@ -229,7 +229,9 @@ impl Session {
             (State::Delaying { user, refusal }, Outcome::Paused) => {
                 self.login_failed(user, &refusal, out)
             }
-            (State::Opening { user }, Outcome::MaildropOpened(result)) => opened(user, result, out),
+            (State::Opening { user }, Outcome::MaildropOpened(result)) => {
+                opened(user, result, now, out)
+            }
             (State::StartingTls, Outcome::TlsStarted) => {
                 self.channel = Channel::Tls;
                 (Authorization::default().into(), Step::Continue)
@@ -393,6 +395,7 @@ impl Session {
 fn opened(
     user: UserName,
     result: Result<Arc<Snapshot>, OpenError>,
+    now: Instant,
     out: &mut Output,
 ) -> (State, Step) {
     let (code, text) = match result {
@@ -400,7 +403,15 @@ fn opened(
             reply::ok(out, "logged in");
             return (Transaction::new(user, snapshot).into(), Step::Continue);
         }
-        Err(OpenError::InUse(_)) => (Code::InUse, "the maildrop is open in another session"),
+        Err(OpenError::InUse(holder)) => {
+            let age = now.saturating_duration_since(holder.since);
+            Line::err(out, Some(Code::InUse))
+                .text("another session has the maildrop open for ")
+                .number(age.as_secs())
+                .text(" seconds")
+                .end();
+            return (Authorization::after(user).into(), Step::Continue);
+        }
         Err(OpenError::Temporary(_)) => (Code::SysTemp, "the maildrop cannot be opened now"),
         Err(OpenError::Permanent(_)) => (Code::SysPerm, "the maildrop cannot be opened"),
     };

@@ -138,6 +138,37 @@ fn a_login_that_comes_while_the_line_drops_leaves_no_lock() {
 }
 
 #[test]
+fn two_servers_exclude_each_other_and_kill_9_of_one_frees() {
+    let mut first = server();
+    let mail = first.site.path().join("mail/{user}");
+    let mut site = Site::with_users(&["ann", "bob"]);
+    site.maildrop = Box::leak(mail.display().to_string().into_boxed_str());
+    let second = site.start();
+    let mut client = first.log_in("ann");
+    client.ok("DELE 1");
+    let mut refused = second.connect();
+    let reply = refused.try_log_in("ann");
+    let told = "-ERR [IN-USE] another session has the maildrop open for ";
+    assert!(reply.starts_with(told), "{reply}");
+    // Only this maildrop is taken.
+    drop(second.log_in("bob"));
+    first.signal(rustix::process::Signal::KILL);
+    first.end();
+    let mut client = second.log_in_once_free("ann");
+    assert_eq!(client.rows("UIDL").len(), 2, "nothing was deleted");
+    client.ok("DELE 1");
+    client.quit();
+    // And the other way round, with what the first knew of it out of date.
+    first.restart();
+    let mut client = first.log_in("ann");
+    assert_eq!(client.rows("UIDL"), ["1 2.m"]);
+    let mut refused = second.connect();
+    assert!(refused.try_log_in("ann").starts_with(told));
+    client.quit();
+    assert_eq!(second.log_in("ann").rows("UIDL"), ["1 2.m"]);
+}
+
+#[test]
 fn login_delay_refuses_no_client_that_comes_again_to_delete() {
     let server = server();
     let mut first = server.log_in("ann");

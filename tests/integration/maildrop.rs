@@ -197,6 +197,8 @@ fn what_cannot_be_removed_is_told_with_its_number() {
         fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
     };
     mode(site.path(), 0o755);
+    // For index and lock.
+    mode(mailbox.path(), 0o777);
     mode(&mailbox.path().join("cur"), 0o777);
     mode(&mailbox.path().join("new"), 0o555);
     let server = site.start();

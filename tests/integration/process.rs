@@ -227,9 +227,10 @@ fn privileges_are_dropped_by_root_and_refused_to_others() {
         );
         return;
     }
-    // Whoever it becomes must still find mail and log in.
+    // Whoever it becomes must still find mail, lock it and log in.
     let open = std::os::unix::fs::PermissionsExt::from_mode;
     fs::set_permissions(site.path(), open(0o755)).expect("a mode");
+    fs::set_permissions(site.mailbox("ann").path(), open(0o777)).expect("a mode");
     let mut child = Command::new(PROGRAM)
         .args(["serve", "--config"])
         .arg(&path)
