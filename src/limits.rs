@@ -239,6 +239,10 @@ pub const QUIET_LISTINGS: u32 = 12;
 /// ends.
 pub const LISTINGS: u32 = 200;
 
+/// Largest list of an earlier server's unique-ids, in octets: a line is some 100
+/// octets, and a maildrop has at most [`MAILDROP_MESSAGES`].
+pub const UIDL_LIST: u64 = 256 << 20;
+
 /// Digests of a maildrop that were announced for a second file of a name and are
 /// kept so that none is announced again. Two files of one name are a fault of the
 /// program that made them; this many take 24 KiB of an index.

@@ -451,7 +451,8 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
             .map(Template::parse)
             .transpose()
             .map_err(ServerError::Index)?,
-        maildrops: Maildrops::new(limits::SNAPSHOT_CACHE),
+        maildrops: Maildrops::new(limits::SNAPSHOT_CACHE)
+            .with_sources(config.maildrop.uidl.clone()),
         broker: Broker::start(&options).map_err(ServerError::Auth)?,
         strangers: Sparing::default(),
     }))
@@ -516,7 +517,7 @@ const RING_METRICS: [RingMetric; 8] = [
 /// A counter of maildrops: its metric, what it is, and how it is read.
 type MaildropMetric = (&'static str, &'static str, fn(&maildrop::Counters) -> u64);
 
-const MAILDROP_METRICS: [MaildropMetric; 3] = [
+const MAILDROP_METRICS: [MaildropMetric; 4] = [
     (
         "index_damaged",
         "Indexes of maildrops that were found damaged and made anew",
@@ -531,6 +532,11 @@ const MAILDROP_METRICS: [MaildropMetric; 3] = [
         "message_sizes_corrected",
         "Messages whose size was not what name or index said",
         maildrop::Counters::corrected,
+    ),
+    (
+        "uidl_guard_refusals",
+        "Logins refused because most unique-ids would have changed",
+        maildrop::Counters::guarded,
     ),
 ];
 

@@ -5,12 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::file::{Field, File, Place, Section, nearest};
-use super::{AuthOptions, DirectoryOptions, MaildropOptions, server, template};
+use super::{AuthOptions, DirectoryOptions, MaildropOptions, Sources, server, template};
 
 /// Kinds of directory that are named in the documentation and not there yet.
 const LATER_DIRECTORIES: [&str; 4] = ["sql", "ldap", "http", "pam"];
-/// Sources of UIDLs that are not there yet.
-const LATER_UIDLS: [&str; 2] = ["dovecot", "courier"];
 
 pub(super) fn auth(mut section: Section<'_>, base: &Path) -> Option<AuthOptions> {
     let plaintext = section.take::<bool>("plaintext_without_tls");
@@ -110,9 +108,10 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         Some(field) if field.value != "beside" => template(file, field, base).map(Some),
         _ => Some(None),
     };
-    if let Some(field) = section.take::<Vec<String>>("uidl") {
-        uidl(file, &field);
-    }
+    let sources = match section.take::<Vec<String>>("uidl") {
+        Some(field) => uidl(file, &field),
+        None => Some(Sources::name()),
+    };
     let path = if let Some(field) = section.take::<String>("path") {
         template(file, field, base)
     } else {
@@ -126,18 +125,26 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
     Some(MaildropOptions {
         path: path?,
         index: index?,
+        uidl: sources?,
     })
 }
 
-fn uidl(file: &File<'_>, field: &Field<Vec<String>>) {
-    let names: Vec<_> = field.value.iter().map(String::as_str).collect();
-    let remedy = "set it to [\"name\"] or remove it";
-    if let Some(later) = names.iter().find(|name| LATER_UIDLS.contains(name)) {
-        let problem = format!("{later:?} is not there in this version");
-        file.reject(&field.place, problem, remedy);
-    } else if names != ["name"] {
-        let problem = format!("{names:?} is not a list of sources");
-        file.reject(&field.place, problem, remedy);
+fn uidl(file: &File<'_>, field: &Field<Vec<String>>) -> Option<Sources> {
+    if field.value.is_empty() {
+        file.reject(
+            &field.place,
+            "names no source",
+            "set it to [\"name\"] or remove it",
+        );
+        return None;
+    }
+    match Sources::parse(field.value.iter().map(String::as_str)) {
+        Ok(sources) => Some(sources),
+        Err(error) => {
+            let remedy = "write it as [\"dovecot\", \"courier\", \"name\"], for example";
+            file.reject(&field.place, error.to_string(), remedy);
+            None
+        }
     }
 }
 

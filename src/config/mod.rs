@@ -27,6 +27,7 @@ pub use cipher::{Cipher, TlsVersion};
 pub use error::{ConfigError, ConfigErrors};
 pub use process::Process;
 
+pub use crate::maildrop::Sources;
 pub use crate::observe::{LogLevel, LogOptions, LogTarget};
 
 use file::File;
@@ -170,6 +171,8 @@ pub struct MaildropOptions {
     pub path: String,
     /// The same for indexes; `None`: each beside its messages.
     pub index: Option<String>,
+    /// Where unique-ids come from.
+    pub uidl: Sources,
 }
 
 /// Limits an operator may move. Those that are fixed stand in [`crate::limits`].

@@ -120,6 +120,7 @@ fn a_whole_file_becomes_plain_data() {
         maildrop: MaildropOptions {
             path: path("mail/{domain}/{local}").display().to_string(),
             index: None,
+            uidl: Sources::name(),
         },
         limits: LimitOptions {
             idle: Duration::from_mins(10),
@@ -327,13 +328,13 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ),
     (
         "[maildrop]",
-        "uidl = [\"dovecot\", \"name\"]",
-        "15: maildrop.uidl: \"dovecot\" is not there in this version; set it to [\"name\"] or remove it",
+        "uidl = [\"dovecot\", \"cyrus\"]",
+        "15: maildrop.uidl: \"cyrus\" is no source: use \"dovecot\", \"dovecot:FORMAT\", \"courier\", \"tpop3d\" or \"name\"; write it as [\"dovecot\", \"courier\", \"name\"], for example",
     ),
     (
         "[maildrop]",
         "uidl = []",
-        "15: maildrop.uidl: [] is not a list of sources; set it to [\"name\"] or remove it",
+        "15: maildrop.uidl: names no source; set it to [\"name\"] or remove it",
     ),
     (
         "[limits]",

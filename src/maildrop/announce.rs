@@ -13,36 +13,16 @@
 //! does not depend on what had to be made up. A digest that is not simply that of
 //! its message's name is never used again after its message is gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use sha2::{Digest as _, Sha256};
 
+use super::earlier::Earlier;
 use super::roll::{Departed, Roll};
 use super::uidl::{self, Form, Packed};
 
 /// The first half of a SHA-256.
 pub(super) type Digest = [u8; 16];
-
-/// How an earlier server announced a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Announced {
-    /// The unique-id, as it was sent.
-    pub(super) text: Box<[u8]>,
-    /// Its place in that server's order, if it has one of its own.
-    pub(super) rank: Option<u32>,
-}
-
-/// What earlier servers announced, by unique name.
-#[derive(Debug, Default)]
-pub(super) struct Earlier {
-    messages: HashMap<Box<[u8]>, Announced>,
-}
-
-impl Earlier {
-    pub(super) fn get(&self, unique: &[u8]) -> Option<&Announced> {
-        self.messages.get(unique)
-    }
-}
 
 /// A new message that is given a unique-id.
 struct Newcomer {

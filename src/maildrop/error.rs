@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::earlier::ListFault;
 use super::lock::InUse;
 use super::template::NameError;
 use crate::auth::UserName;
@@ -141,6 +142,12 @@ pub(super) enum Cause {
     Restless,
     /// The user's name gives no path.
     Name(NameError),
+    /// A list of an earlier server's unique-ids that cannot be understood.
+    List(ListFault),
+    /// Most messages would be announced by other unique-ids than before.
+    Renamed { changed: usize, of: usize },
+    /// A file is larger than it may be.
+    TooLarge,
 }
 
 impl Cause {
@@ -150,9 +157,11 @@ impl Cause {
             Self::Link
             | Self::NotADirectory
             | Self::NotAFile
+            | Self::List(_)
+            | Self::TooLarge
             | Self::TooManyMessages
             | Self::Name(_) => FaultKind::Permanent,
-            Self::DanglingLink | Self::Restless => FaultKind::Temporary,
+            Self::DanglingLink | Self::Restless | Self::Renamed { .. } => FaultKind::Temporary,
         }
     }
 }
@@ -174,6 +183,21 @@ impl fmt::Display for Fault {
                 write!(f, "cannot {attempt} {path}: {error}: {}", remedy(*errno))
             }
             Cause::Name(error) => write!(f, "{path}: {error}"),
+            Cause::List(ListFault { line, what }) => write!(
+                f,
+                "{path}:{line}: {what}; without it the clients of this maildrop would fetch all \
+                 of their mail again: restore it, or take its source out of maildrop.uidl"
+            ),
+            Cause::Renamed { changed, of } => write!(
+                f,
+                "{path}: {changed} of {of} messages have other file names than when they were \
+                 announced, and their clients would fetch them again: give the files their \
+                 names back, or, if that is how it is to be, say `popcore index accept {path}`"
+            ),
+            Cause::TooLarge => write!(
+                f,
+                "{path} is too large to be what it should be: move it away"
+            ),
             Cause::Link => write!(
                 f,
                 "{path} is a symbolic link, and none is followed below a maildrop: \

@@ -5,6 +5,8 @@
 //! maildrop, no file outside is ever opened. Messages are opened without waiting for a writer
 //! (a FIFO) and looked at before they are read: only regular files count.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
@@ -59,6 +61,33 @@ impl Root {
         Stamps::below(&self.fd).map_err(|(folder, errno)| {
             OpenError::system(Attempt::Stat, &self.path.join(folder.name()), errno)
         })
+    }
+
+    /// Reads a file that another program keeps in the maildrop; nothing where there
+    /// is none.
+    pub(super) fn read_file(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, OpenError> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match fs::openat2(&self.fd, name, flags, Mode::empty(), HERE) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(OpenError::system(Attempt::Open, &path, errno)),
+        };
+        let fault = |attempt, error: &std::io::Error| {
+            let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+            OpenError::system(attempt, &path, errno)
+        };
+        let facts = file.metadata().map_err(|e| fault(Attempt::Stat, &e))?;
+        if !facts.is_file() {
+            return Err(OpenError::of(&path, Cause::NotAFile));
+        }
+        let mut octets = Vec::new();
+        let read = file.take(most + 1).read_to_end(&mut octets);
+        read.map_err(|e| fault(Attempt::Read, &e))?;
+        if octets.len() as u64 > most {
+            return Err(OpenError::of(&path, Cause::TooLarge));
+        }
+        Ok(Some(octets))
     }
 
     /// Opens new/ and cur/, those that are there.

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::SnapshotCache;
+use super::earlier::Sources;
 use super::error::OpenError;
+use super::guard;
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
 use super::lock::{InUse, LockGuard, LockTable};
@@ -36,6 +38,7 @@ pub struct Location {
 pub struct Maildrops {
     cache: Arc<SnapshotCache>,
     locks: LockTable,
+    sources: Arc<Sources>,
     counters: Arc<Counters>,
 }
 
@@ -45,6 +48,7 @@ pub struct Counters {
     damaged: AtomicU64,
     unwritten: AtomicU64,
     corrected: AtomicU64,
+    guarded: AtomicU64,
 }
 
 impl Counters {
@@ -56,6 +60,11 @@ impl Counters {
     /// Indexes that could not be written.
     pub fn unwritten(&self) -> u64 {
         self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Logins that were refused because most unique-ids would have changed.
+    pub fn guarded(&self) -> u64 {
+        self.guarded.load(Ordering::Relaxed)
     }
 
     /// Messages whose size was not what their name or the index said.
@@ -97,7 +106,17 @@ impl Maildrops {
         Self {
             cache: Arc::new(SnapshotCache::new(cache)),
             locks: LockTable::new(),
+            sources: Arc::new(Sources::name()),
             counters: Arc::default(),
+        }
+    }
+
+    /// The same, with unique-ids from these sources.
+    #[must_use]
+    pub fn with_sources(self, sources: Sources) -> Self {
+        Self {
+            sources: Arc::new(sources),
+            ..self
         }
     }
 
@@ -231,7 +250,13 @@ impl Maildrops {
         stored: Stored,
     ) -> Result<Snapshot, OpenError> {
         let index = there.index;
-        let snapshot = scan::list(there.asked, there.root, previous)?;
+        let snapshot = scan::list(there.asked, there.root, previous, &self.sources)?;
+        if let Some(previous) = previous {
+            let checked = guard::check(previous, &snapshot, there.root, index);
+            checked.inspect_err(|_| {
+                self.counters.guarded.fetch_add(1, Ordering::Relaxed);
+            })?;
+        }
         let old = match stored {
             Stored::Nowhere if snapshot.is_empty() => return Ok(snapshot),
             Stored::Nowhere | Stored::Damaged => None,

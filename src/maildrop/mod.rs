@@ -15,7 +15,9 @@
 mod announce;
 mod cache;
 mod commit;
+mod earlier;
 mod error;
+mod guard;
 pub mod index;
 mod listing;
 mod lock;
@@ -32,6 +34,7 @@ mod uidl;
 
 pub use cache::SnapshotCache;
 pub use commit::remove;
+pub use earlier::{Format, FormatError, Sources, SourcesError};
 pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
 pub use lock::{InUse, LockGuard, LockTable};
 pub use maildrops::{Counters, Location, Maildrops, Opened};

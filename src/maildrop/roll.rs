@@ -319,6 +319,12 @@ impl Roll {
         }
     }
 
+    /// The unique names of those that are new.
+    pub(super) fn newcomers(&self) -> impl Iterator<Item = &[u8]> {
+        let new = self.members.iter().filter(|member| member.uidl.is_none());
+        new.map(|member| self.unique(member))
+    }
+
     /// The measured members in the order that sessions see: those of an earlier
     /// server's order first, all others by name.
     pub(super) fn in_order(&self) -> impl Iterator<Item = View<'_>> {

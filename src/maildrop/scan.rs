@@ -42,6 +42,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::announce;
+use super::earlier::Sources;
 use super::error::{Attempt, Cause, OpenError};
 use super::listing::{self, Buffers, Folders, Root};
 use super::message::{Facts, Trust};
@@ -97,7 +98,7 @@ pub(super) fn open_canonical(
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, OpenError> {
     match Root::open(root)? {
-        Some(opened) => list(asked, &opened, previous),
+        Some(opened) => list(asked, &opened, previous, &Sources::name()),
         None => Ok(absent(asked, root)),
     }
 }
@@ -116,18 +117,25 @@ pub(super) fn absent(asked: &Path, root: &Path) -> Snapshot {
     Snapshot::assemble(asked, root, knowledge, Roll::default())
 }
 
-/// Lists a maildrop, of which `previous` is what was known before.
+/// Lists a maildrop, of which `previous` is what was known before, and asks the
+/// sources how those that are new were announced.
 pub(super) fn list(
     asked: &Path,
     root: &Root,
     previous: Option<&Snapshot>,
+    sources: &Sources,
 ) -> Result<Snapshot, OpenError> {
-    let scanned = Scan::new(root, previous, Buffers::new()).run()?;
+    let mut scanned = Scan::new(root, previous, Buffers::new()).run()?;
     let before = previous.map(|snapshot| &*snapshot.knowledge().retired);
     let mut retired = before.unwrap_or_default().to_vec();
     retired.extend(announce::retire(scanned.departed));
     let most = limits::RETIRED_UNIQUE_IDS;
     retired.drain(..retired.len().saturating_sub(most));
+    scanned.roll.keep_measured();
+    if scanned.roll.newcomers().next().is_some() {
+        let earlier = sources.ask(root, scanned.roll.newcomers())?;
+        announce::announce(&mut scanned.roll, &earlier, &retired);
+    }
     let knowledge = Knowledge {
         standing: scanned.standing,
         trust: scanned.trust,

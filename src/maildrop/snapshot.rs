@@ -26,7 +26,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::announce::{self, Digest, Earlier};
+use super::announce::{self, Digest};
+use super::earlier::Earlier;
 use super::index::Position;
 use super::message::{self, Facts, Message, Trust};
 use super::roll::Roll;

@@ -62,6 +62,11 @@ impl Index {
         &self.path
     }
 
+    /// Where the operator says that other unique-ids are right this time.
+    pub(in super::super) fn acceptance(&self) -> PathBuf {
+        self.sibling(".accept")
+    }
+
     /// Opens the file; nothing where there is none.
     pub(in super::super) fn open(&self) -> Result<Option<Opened>, OpenError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -1,6 +1,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
 
@@ -267,4 +267,133 @@ fn a_wrong_size_in_a_name_is_corrected_for_the_next_session() {
     // Names of this maildrop are not believed any more.
     assert_eq!(octets(&reopened(&path).1), [3, 3, 3]);
     assert_eq!(maildrops.counters().damaged(), 0);
+}
+
+/// Messages that an earlier Dovecot knew, with its list.
+fn migrated() -> (tempfile::TempDir, PathBuf) {
+    let (folder, path) = maildrop();
+    fs::remove_file(path.join("new/1.a")).expect("a message");
+    for (name, text) in [
+        ("cur/5.a:2,S", "one\n"),
+        ("cur/3.b:2,", "three\n"),
+        ("new/4.c", "22\n"),
+    ] {
+        fs::write(path.join(name), text).expect("a message");
+        // As old as mail that an earlier server had; clocks tick slowly.
+        let file = fs::File::options()
+            .write(true)
+            .open(path.join(name))
+            .expect("a message");
+        let old = SystemTime::now() - Duration::from_hours(1);
+        file.set_modified(old).expect("a time");
+    }
+    let list = "3 V1600000000 N9 G00\n1 :5.a\n2 PUID7-1500000000 :3.b\n3 :4.c\n";
+    fs::write(path.join("dovecot-uidlist"), list).expect("a list");
+    (folder, path)
+}
+
+fn dovecot_first() -> Maildrops {
+    let sources = Sources::parse(["dovecot", "name"]).expect("sources");
+    Maildrops::new(1 << 20).with_sources(sources)
+}
+
+fn announced(snapshot: &Snapshot) -> Vec<String> {
+    let text = |message: Message<'_>| {
+        let mut text = Vec::new();
+        message.uidl.write(message.unique(), &mut text);
+        String::from_utf8(text).expect("ASCII")
+    };
+    snapshot.messages().map(text).collect()
+}
+
+#[test]
+fn what_an_earlier_server_announced_stays_when_its_list_goes() {
+    let (_folder, path) = migrated();
+    let at = Location::beside(&path);
+    let before = announced(&dovecot_first().open(&at).expect("it opens").snapshot);
+    let expected = ["000000015f5e1000", "UID7-1500000000", "000000035f5e1000"];
+    assert_eq!(before, expected, "in its order");
+    fs::remove_file(path.join("dovecot-uidlist")).expect("a list");
+    fs::write(path.join("new/1.new"), "new\n").expect("a message");
+    fs::rename(path.join("new/4.c"), path.join("cur/4.c:2,S")).expect("a message");
+    let with_new: Vec<&str> = expected.into_iter().chain(["1.new"]).collect();
+    for _ in 0..3 {
+        let opened = dovecot_first().open(&at).expect("it opens");
+        assert_eq!(announced(&opened.snapshot), with_new);
+    }
+    // Other sources do not matter to what is known.
+    let opened = Maildrops::new(1 << 20).open(&at).expect("it opens");
+    assert_eq!(announced(&opened.snapshot), with_new);
+}
+
+#[test]
+fn a_list_that_cannot_be_understood_refuses_the_login() {
+    let (_folder, path) = migrated();
+    fs::write(path.join("dovecot-uidlist"), "3 V1 N2\nnonsense\n").expect("a list");
+    let at = Location::beside(&path);
+    let Err(OpenError::Permanent(fault)) = dovecot_first().open(&at) else {
+        panic!("it is no list");
+    };
+    assert!(fault.to_string().contains("dovecot-uidlist:2: "), "{fault}");
+    assert!(!path.join(INDEX).exists());
+    // Who does not ask it is not refused.
+    assert!(Maildrops::new(1 << 20).open(&at).is_ok());
+    // What is known needs no list.
+    assert!(dovecot_first().open(&at).is_ok());
+}
+
+#[test]
+fn other_names_for_most_messages_are_refused_until_they_are_accepted() {
+    let (_folder, path) = migrated();
+    let at = Location::beside(&path);
+    let maildrops = dovecot_first();
+    let before = announced(&maildrops.open(&at).expect("it opens").snapshot);
+    for (old, other) in [("cur/5.a:2,S", "cur/8.x:2,S"), ("cur/3.b:2,", "cur/9.y:2,")] {
+        fs::rename(path.join(old), path.join(other)).expect("a message");
+    }
+    let index = fs::read(path.join(INDEX)).expect("an index");
+    for _ in 0..2 {
+        let Err(OpenError::Temporary(fault)) = maildrops.open(&at) else {
+            panic!("most would be fetched again");
+        };
+        assert!(fault.to_string().contains("2 of 3 messages"), "{fault}");
+    }
+    assert_eq!(maildrops.counters().guarded(), 2);
+    assert_eq!(fs::read(path.join(INDEX)).expect("an index"), index);
+    fs::rename(path.join("cur/8.x:2,S"), path.join("cur/5.a:2,S")).expect("a message");
+    fs::rename(path.join("cur/9.y:2,"), path.join("cur/3.b:2,")).expect("a message");
+    assert_eq!(
+        announced(&maildrops.open(&at).expect("as before").snapshot),
+        before
+    );
+
+    for (old, other) in [("cur/5.a:2,S", "cur/8.x:2,S"), ("cur/3.b:2,", "cur/9.y:2,")] {
+        fs::rename(path.join(old), path.join(other)).expect("a message");
+    }
+    fs::write(path.join("popcore.index.accept"), "").expect("a file");
+    let after = announced(&maildrops.open(&at).expect("accepted").snapshot);
+    assert_eq!(after, ["000000035f5e1000", "8.x", "9.y"]);
+    assert!(
+        !path.join("popcore.index.accept").exists(),
+        "it stands for one change"
+    );
+}
+
+#[test]
+fn ordinary_mail_of_the_same_size_is_no_mass_change() {
+    let (_folder, path) = maildrop();
+    let maildrops = Maildrops::new(1 << 20);
+    let at = Location::beside(&path);
+    for round in 0..20 {
+        for n in 0..5 {
+            fs::write(path.join(format!("new/{round}.{n}")), "the same\n").expect("a message");
+        }
+        let opened = maildrops.open(&at).expect("it opens");
+        let numbers = (1..)
+            .map_while(MessageNumber::new)
+            .take(opened.snapshot.len());
+        let report = super::super::remove(&opened.snapshot, numbers);
+        assert_eq!(report.failed, None);
+    }
+    assert_eq!(maildrops.counters().guarded(), 0);
 }
