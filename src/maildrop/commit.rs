@@ -4,8 +4,16 @@
 //! are looked for together, one listing for all of them, by unique name and inode;
 //! the latter count as removed: the client asked for nothing else. So a commit may
 //! be repeated, and a crash in its midst leaves what was not reached yet.
+//!
+//! The index is not written here. What it says was true for the stamps of new/ and
+//! cur/ that stand in it, and the first removal changed those: whoever opens the
+//! maildrop next, after a crash at any point as after none, lists it and notes who
+//! is gone. A Maildir++ quota file (`maildirsize`) is told of what was removed, where
+//! there is one; a crash before that leaves a sum that is too high, until whoever
+//! delivers counts anew, as the format has it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, StatxFlags, statx, unlinkat};
@@ -25,6 +33,7 @@ pub fn remove(
 ) -> CommitReport {
     let mut report = CommitReport::default();
     let mut wanted = Wanted::new();
+    let mut freed = Freed::default();
     let opened = Root::open(snapshot.root())
         .and_then(|root| root.map(|r| Ok((r.folders()?, r))).transpose());
     for message in messages {
@@ -34,7 +43,7 @@ pub fn remove(
         let inode = snapshot.inode(message).unwrap_or_default();
         let octets = snapshot.octets(message).unwrap_or_default();
         match &opened {
-            Ok(Some((folders, _))) => match unlink(folders, folder, name, inode) {
+            Ok(Some((folders, _))) => match unlink(folders, folder, name, inode, &mut freed) {
                 Err(Errno::NOENT) => {
                     let unique = snapshot.unique_name(message).unwrap_or_default();
                     wanted.entry(inode).or_default().push((unique, octets));
@@ -45,12 +54,35 @@ pub fn remove(
             Err(error) => report.note(octets, Err(blame(error))),
         }
     }
-    if let Ok(Some((_, root))) = &opened
-        && !wanted.is_empty()
-    {
-        remove_renamed(root, &mut wanted, &mut report);
+    if let Ok(Some((_, root))) = &opened {
+        if !wanted.is_empty() {
+            remove_renamed(root, &mut wanted, &mut report, &mut freed);
+        }
+        if freed.messages > 0
+            && let Err(error) = root.append_to(QUOTA, &freed.to_string())
+        {
+            let path = root.path().join(QUOTA);
+            tracing::warn!("{}: cannot be written: {error}", path.display());
+        }
     }
     report
+}
+
+/// The file in which a Maildir++ keeps the sum of its messages.
+const QUOTA: &str = "maildirsize";
+
+/// What this session removed, in octets of files.
+#[derive(Default)]
+struct Freed {
+    octets: u64,
+    messages: u64,
+}
+
+impl fmt::Display for Freed {
+    /// As a line of `maildirsize`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "-{} -{}", self.octets, self.messages)
+    }
 }
 
 /// Unique names and octets by inode: what is looked for. A message in here is one
@@ -60,13 +92,18 @@ type Wanted<'a> = HashMap<u64, Vec<(&'a [u8], Octets)>>;
 /// Removes what other programs renamed, wherever it is now. Who is shown by no
 /// whole listing is gone; the removals just made leave the stamps young, so it is
 /// mostly two listings in a row with the same stamps that prove it.
-fn remove_renamed(root: &Root, wanted: &mut Wanted<'_>, report: &mut CommitReport) {
+fn remove_renamed(
+    root: &Root,
+    wanted: &mut Wanted<'_>,
+    report: &mut CommitReport,
+    freed: &mut Freed,
+) {
     let mut buffers = Buffers::new();
     let mut failure = FaultKind::Temporary;
     let mut young = None;
     for _ in 0..limits::QUIET_LISTINGS {
         let now = SystemTime::now();
-        match pass(root, wanted, report, &mut buffers) {
+        match pass(root, wanted, (report, freed), &mut buffers) {
             Ok(Some(stamps)) if young == Some(stamps) || stamps.are_settled(now) => {
                 let gone = wanted.drain().flat_map(|(_, names)| names);
                 gone.for_each(|(_, octets)| report.note(octets, Ok(())));
@@ -87,7 +124,7 @@ fn remove_renamed(root: &Root, wanted: &mut Wanted<'_>, report: &mut CommitRepor
 fn pass(
     root: &Root,
     wanted: &mut Wanted<'_>,
-    report: &mut CommitReport,
+    (report, freed): (&mut CommitReport, &mut Freed),
     buffers: &mut Buffers,
 ) -> Result<Option<Stamps>, OpenError> {
     let before = root.stamps()?;
@@ -102,7 +139,7 @@ fn pass(
             continue;
         };
         whole = false;
-        match unlink(&folders, member.folder, member.name, member.inode) {
+        match unlink(&folders, member.folder, member.name, member.inode, freed) {
             Err(Errno::NOENT) => continue,
             result => report.note(names[at].1, result.map_err(FaultKind::of)),
         }
@@ -114,13 +151,23 @@ fn pass(
 
 /// Removes the file of that name if it is the one with that inode. Another one
 /// that took the name since is mail, or what not, that nobody was shown.
-fn unlink(folders: &Folders, folder: Folder, name: &[u8], inode: u64) -> Result<(), Errno> {
+fn unlink(
+    folders: &Folders,
+    folder: Folder,
+    name: &[u8],
+    inode: u64,
+    freed: &mut Freed,
+) -> Result<(), Errno> {
     let fd = folders.fd(folder).ok_or(Errno::NOENT)?;
-    let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
+    let mask = StatxFlags::INO | StatxFlags::SIZE;
+    let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, mask)?;
     if stat.stx_ino != inode {
         return Err(Errno::NOENT);
     }
-    unlinkat(fd, name, AtFlags::empty())
+    unlinkat(fd, name, AtFlags::empty())?;
+    freed.octets += stat.stx_size;
+    freed.messages += 1;
+    Ok(())
 }
 
 fn blame(error: &OpenError) -> FaultKind {
@@ -200,6 +247,25 @@ mod tests {
         assert_eq!((report.removed, report.failed), (2, None));
         let stays = snapshot.name(numbers([3])[0]).expect("in range");
         assert_eq!(left(root), [String::from_utf8_lossy(stays)]);
+    }
+
+    #[test]
+    fn a_quota_file_is_told_of_what_this_session_removed() {
+        let folder = maildrop(&["new/1.a", "cur/2.b:2,", "new/3.c", "new/4.d"]);
+        let root = folder.path();
+        let quota = root.join("maildirsize");
+        let snapshot = open(root, None).expect("it opens");
+        remove(&snapshot, numbers([4]));
+        assert!(!quota.exists(), "it is not made");
+        fs::write(&quota, "10000000S,1000C\n100 4\n").expect("a file");
+        fs::rename(root.join("new/1.a"), root.join("cur/1.a:2,S")).expect("it is there");
+        fs::remove_file(root.join("new/3.c")).expect("it is there");
+        let report = remove(&snapshot, numbers([1, 2, 3]));
+        assert_eq!((report.removed, report.failed), (3, None));
+        // Each holds its name; what another program removed, it has to book.
+        let told = "new/1.a".len() + "cur/2.b:2,".len();
+        let expected = format!("10000000S,1000C\n100 4\n-{told} -2\n");
+        assert_eq!(fs::read_to_string(&quota).expect("a file"), expected);
     }
 
     #[test]

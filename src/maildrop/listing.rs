@@ -6,7 +6,7 @@
 //! (a FIFO) and looked at before they are read: only regular files count.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
@@ -88,6 +88,18 @@ impl Root {
             return Err(OpenError::of(&path, Cause::TooLarge));
         }
         Ok(Some(octets))
+    }
+
+    /// Appends to a file that other programs keep in the maildrop, where there is
+    /// one, with one write.
+    pub(super) fn append_to(&self, name: &str, line: &str) -> std::io::Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match fs::openat2(&self.fd, name, flags, Mode::empty(), HERE) {
+            Ok(fd) => File::from(fd).write_all(line.as_bytes()),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Opens new/ and cur/, those that are there.
