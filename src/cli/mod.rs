@@ -6,6 +6,7 @@
 
 mod check;
 mod demo;
+mod index;
 mod serve;
 
 use std::io::{self, Write};
@@ -30,6 +31,8 @@ enum Command {
     Check(ConfigArguments),
     /// Serve made-up mail on loopback, without any configuration
     Demo(demo::DemoArguments),
+    /// Look at the indexes of maildrops, or make them anew
+    Index(index::IndexArguments),
 }
 
 /// Which configuration file.
@@ -46,6 +49,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments.config),
         Command::Check(arguments) => check::run(&arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Index(arguments) => index::run(&arguments),
     }
 }
 
@@ -73,6 +77,10 @@ mod tests {
             "popcore serve --config popcore.toml",
             "popcore check --config popcore.toml",
             "popcore demo",
+            "popcore index show m",
+            "popcore index verify --json m n",
+            "popcore index rebuild --index i m",
+            "popcore index accept m",
             "popcore demo --load --folder x --pop3-port 0 --pop3s-port 0 --admin-port 0",
         ] {
             let read = Arguments::try_parse_from(line.split(' '));

@@ -122,6 +122,7 @@ pub(super) enum Attempt {
     List,
     Stat,
     Read,
+    Write,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +179,7 @@ impl fmt::Display for Fault {
                     Attempt::List => "list",
                     Attempt::Stat => "stat",
                     Attempt::Read => "read",
+                    Attempt::Write => "write",
                 };
                 let error = io::Error::from(*errno);
                 write!(f, "cannot {attempt} {path}: {error}: {}", remedy(*errno))

@@ -8,21 +8,24 @@
 //! their names back or says that it is to be so.
 //!
 //! Which messages are the same under another name? Those of the same sizes whose
-//! files were last written before the index was: they were renamed, or copied
-//! with their times. Mail that was delivered since is younger, also where a client
+//! files were last written before the directories had last changed when they were
+//! listed: they were renamed, or copied with their times. Mail that was delivered since is younger, also where a client
 //! deletes all and gets as much of the same size again; so an inode, which may be
 //! that of a deleted message, proves nothing. A copy without its times is not
 //! seen through.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::time::SystemTime;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 
 use super::error::{Cause, OpenError};
 use super::index::Index;
 use super::listing::Root;
 use super::message::Message;
 use super::snapshot::Snapshot;
+use super::stamps::Time;
 
 /// Fewer than this are no mass.
 const FEW: usize = 2;
@@ -50,7 +53,10 @@ pub(super) fn check(
     if new.len() < FEW || new.len().min(gone.len()) <= kept {
         return Ok(());
     }
-    let changed = same_under_another_name(gone.values(), &new, root, index);
+    let Some(listed) = before.knowledge().newest else {
+        return Ok(());
+    };
+    let changed = same_under_another_name(gone.values(), &new, root, listed);
     if changed < FEW || changed <= kept {
         return Ok(());
     }
@@ -70,12 +76,8 @@ fn same_under_another_name<'a>(
     gone: impl Iterator<Item = &'a Message<'a>>,
     new: &[Message<'_>],
     root: &Root,
-    index: &Index,
+    listed: Time,
 ) -> usize {
-    let written = fs::metadata(index.path()).and_then(|facts| facts.modified());
-    let Ok(written) = written else {
-        return 0;
-    };
     let mut sizes = HashMap::new();
     for message in gone {
         let size = (message.facts.stored, message.facts.octets);
@@ -87,7 +89,7 @@ fn same_under_another_name<'a>(
         let Some(left) = sizes.get_mut(&size).filter(|left| **left > 0) else {
             continue;
         };
-        if modified(root, message).is_some_and(|modified| modified < written) {
+        if modified(root, message).is_some_and(|modified| modified < listed) {
             *left -= 1;
             changed += 1;
         }
@@ -96,11 +98,10 @@ fn same_under_another_name<'a>(
 }
 
 /// When a message's file was written last; `None` where it is not there by now.
-fn modified(root: &Root, message: &Message<'_>) -> Option<SystemTime> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let name = std::ffi::OsStr::from_bytes(message.name);
+fn modified(root: &Root, message: &Message<'_>) -> Option<Time> {
+    let name = OsStr::from_bytes(message.name);
     let path = root.path().join(message.folder.name()).join(name);
-    fs::symlink_metadata(path)
-        .and_then(|facts| facts.modified())
-        .ok()
+    let facts = fs::symlink_metadata(path).ok()?;
+    let nanos = u32::try_from(facts.mtime_nsec()).ok()?;
+    Some(Time(facts.mtime(), nanos))
 }

@@ -19,7 +19,7 @@ use super::listing::Root;
 use super::lock::{InUse, LockGuard, LockTable};
 use super::lock_file::LockFile;
 use super::message::Message;
-use super::scan;
+use super::scan::{self, Reading};
 use super::snapshot::{Knowledge, Snapshot};
 use super::stamps::{self, Freshness, Standing};
 use crate::proto::MessageNumber;
@@ -148,12 +148,7 @@ impl Maildrops {
     /// Opens a maildrop whatever it takes, and remembers what it read. BLOCKING.
     pub fn open(&self, at: &Location) -> Result<Opened, OpenError> {
         let root = scan::canonical(&at.path)?;
-        let mut lock = self.locks.try_lock(root.as_path())?;
-        let opened = Root::open(&root)?;
-        if opened.is_some() {
-            let file = LockFile::try_lock(&root)?;
-            lock = lock.with(file, stamps::is_local(&root));
-        }
+        let (lock, opened) = self.hold(&root)?;
         let known = self.cache.get(&at.path);
         let known = known.filter(|known| **known.root() == *root);
         if let Some(snapshot) = &known
@@ -169,6 +164,18 @@ impl Maildrops {
         let snapshot = Arc::new(snapshot);
         self.cache.put(Arc::clone(&snapshot));
         Ok(Opened { snapshot, lock })
+    }
+
+    /// Takes both locks of the maildrop at a canonical path, and opens it if it is
+    /// there.
+    pub(super) fn hold(&self, root: &Path) -> Result<(LockGuard, Option<Root>), OpenError> {
+        let mut lock = self.locks.try_lock(root)?;
+        let opened = Root::open(root)?;
+        if opened.is_some() {
+            let file = LockFile::try_lock(root)?;
+            lock = lock.with(file, stamps::is_local(root));
+        }
+        Ok((lock, opened))
     }
 
     /// A true snapshot in place of `known`, which is none.
@@ -212,7 +219,8 @@ impl Maildrops {
         if let Some(damage) = contents.damage() {
             self.counters.damaged.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
-                "{}: {damage}; what it says of {} messages is used, and it is made anew; it is                  kept beside it as .damaged",
+                "{}: {damage}; what it says of {} messages is used, and it is made anew; it is \
+                 kept beside it as .damaged",
                 there.index.path().display(),
                 contents.len()
             );
@@ -227,6 +235,7 @@ impl Maildrops {
             standing,
             trust: contents.trust(),
             retired: contents.retired(),
+            newest: contents.newest(),
             index: Some(position),
             elsewhere: None,
         };
@@ -250,7 +259,8 @@ impl Maildrops {
         stored: Stored,
     ) -> Result<Snapshot, OpenError> {
         let index = there.index;
-        let snapshot = scan::list(there.asked, there.root, previous, &self.sources)?;
+        let (asked, root) = (there.asked, there.root);
+        let snapshot = scan::list(asked, root, previous, &self.sources, Reading::New)?;
         if let Some(previous) = previous {
             let checked = guard::check(previous, &snapshot, there.root, index);
             checked.inspect_err(|_| {
@@ -300,6 +310,11 @@ impl Maildrops {
         }
     }
 
+    /// Where unique-ids come from.
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// The cached snapshots.
     pub fn cache(&self) -> &SnapshotCache {
         &self.cache
@@ -325,7 +340,7 @@ impl Location {
         }
     }
 
-    fn index(&self, root: &Path) -> Index {
+    pub(super) fn index(&self, root: &Path) -> Index {
         match &self.index {
             None => Index::beside(root),
             Some(path) => Index::at(path.clone()),

@@ -19,6 +19,7 @@ mod earlier;
 mod error;
 mod guard;
 pub mod index;
+pub mod inspect;
 mod listing;
 mod lock;
 mod lock_file;

@@ -126,6 +126,12 @@ impl Roll {
         });
     }
 
+    /// Has every member measured again.
+    pub(super) fn forget_facts(&mut self) {
+        let members = self.members.iter_mut();
+        members.for_each(|member| member.state = State::Unmeasured);
+    }
+
     /// Notes that every member was seen by this listing.
     pub(super) fn mark_seen(&mut self, listing: u32) {
         self.members.iter_mut().for_each(|m| m.seen = listing);

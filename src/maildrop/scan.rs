@@ -49,7 +49,7 @@ use super::message::{Facts, Trust};
 use super::name::Name;
 use super::roll::{Departed, Measured, Roll};
 use super::snapshot::{Folder, Knowledge, Snapshot};
-use super::stamps::{self, Stamps, Standing};
+use super::stamps::{self, Stamps, Standing, Time};
 use crate::limits;
 use crate::proto::MessageNumber;
 
@@ -98,7 +98,7 @@ pub(super) fn open_canonical(
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, OpenError> {
     match Root::open(root)? {
-        Some(opened) => list(asked, &opened, previous, &Sources::name()),
+        Some(opened) => list(asked, &opened, previous, &Sources::name(), Reading::New),
         None => Ok(absent(asked, root)),
     }
 }
@@ -117,6 +117,15 @@ pub(super) fn absent(asked: &Path, root: &Path) -> Snapshot {
     Snapshot::assemble(asked, root, knowledge, Roll::default())
 }
 
+/// Which messages a listing reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Those that are new.
+    New,
+    /// All, whatever was known of them, and whatever their names state.
+    All,
+}
+
 /// Lists a maildrop, of which `previous` is what was known before, and asks the
 /// sources how those that are new were announced.
 pub(super) fn list(
@@ -124,8 +133,17 @@ pub(super) fn list(
     root: &Root,
     previous: Option<&Snapshot>,
     sources: &Sources,
+    reading: Reading,
 ) -> Result<Snapshot, OpenError> {
-    let mut scanned = Scan::new(root, previous, Buffers::new()).run()?;
+    let mut scan = Scan::new(root, previous, Buffers::new());
+    if reading == Reading::All {
+        scan.roll.forget_facts();
+        scan.trust = Trust::Wrong;
+    }
+    let mut scanned = scan.run()?;
+    if reading == Reading::All {
+        scanned.trust = Trust::Untested;
+    }
     let before = previous.map(|snapshot| &*snapshot.knowledge().retired);
     let mut retired = before.unwrap_or_default().to_vec();
     retired.extend(announce::retire(scanned.departed));
@@ -139,6 +157,7 @@ pub(super) fn list(
     let knowledge = Knowledge {
         standing: scanned.standing,
         trust: scanned.trust,
+        newest: scanned.newest,
         retired: retired.into(),
         ..Knowledge::none()
     };
@@ -168,6 +187,8 @@ struct Scan<'a> {
     trust: Trust,
     local: bool,
     buffers: Buffers,
+    /// When the directories had last changed, at the last listing.
+    newest: Option<Time>,
     /// Who is gone and was announced by a digest.
     departed: Vec<Departed>,
     /// Listings made so far.
@@ -183,6 +204,7 @@ struct Scanned {
     roll: Roll,
     standing: Standing,
     trust: Trust,
+    newest: Option<Time>,
     departed: Vec<Departed>,
 }
 
@@ -196,6 +218,7 @@ impl<'a> Scan<'a> {
             trust: knowledge.map_or(Trust::Untested, |known| known.trust),
             local: stamps::is_local(root.path()),
             buffers,
+            newest: None,
             departed: Vec::new(),
             listings: 0,
             quiet: 0,
@@ -242,6 +265,7 @@ impl<'a> Scan<'a> {
             roll: self.roll,
             standing,
             trust: self.trust,
+            newest: self.newest,
             departed: self.departed,
         }
     }
@@ -251,6 +275,7 @@ impl<'a> Scan<'a> {
         self.listings += 1;
         let now = SystemTime::now();
         let before = self.root.stamps()?;
+        self.newest = before.newest();
         let folders = self.root.folders()?;
         let held = |folder: Folder| self.before.holds(folder, &before);
         let mut listed =

@@ -31,7 +31,7 @@ use super::earlier::Earlier;
 use super::index::Position;
 use super::message::{self, Facts, Message, Trust};
 use super::roll::Roll;
-use super::stamps::Standing;
+use super::stamps::{Standing, Time};
 use super::uidl::{Form, Packed};
 use crate::proto::{MessageNumber, Octets};
 
@@ -261,6 +261,8 @@ pub(super) struct Knowledge {
     pub(super) standing: Standing,
     /// Whether sizes in names are believed.
     pub(super) trust: Trust,
+    /// When its directories had last changed by then, in their own clock.
+    pub(super) newest: Option<Time>,
     /// Digests that were announced and are not to be announced again.
     pub(super) retired: Box<[Digest]>,
     /// What the index held when it was last read or written; `None` where it did
@@ -275,6 +277,7 @@ impl Knowledge {
         Self {
             standing: Standing::Unsettled,
             trust: Trust::Untested,
+            newest: None,
             retired: Box::default(),
             index: None,
             elsewhere: None,

@@ -105,6 +105,12 @@ impl Stamps {
         })
     }
 
+    /// When either of them last changed.
+    pub(super) fn newest(&self) -> Option<Time> {
+        let both = self.new.iter().chain(&self.cur);
+        both.map(|stamp| stamp.modified).max()
+    }
+
     /// Whether both are old enough at `now` to show every later change.
     pub(super) fn are_settled(&self, now: SystemTime) -> bool {
         let mut both = self.new.iter().chain(&self.cur);

@@ -62,6 +62,12 @@ impl Index {
         &self.path
     }
 
+    /// What an operator is told who asked for the index to be written.
+    pub(in super::super) fn fault(&self, error: &io::Error) -> OpenError {
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        OpenError::system(Attempt::Write, &self.path, errno)
+    }
+
     /// Where the operator says that other unique-ids are right this time.
     pub(in super::super) fn acceptance(&self) -> PathBuf {
         self.sibling(".accept")

@@ -12,10 +12,11 @@
 //! 1 message   8 inode | 8 octets | 8 stored | 1 marks | [4 rank] | 1 n | n name | unique-id
 //! 2 removed   8 inode | unique name
 //! 3 retired   16 digest
-//! 4 state     new | cur | 1 trust | 4 messages | 8 octets of all
+//! 4 state     new | cur | 1 trust | 4 messages | 8 octets of all | [12 newest]
 //! ```
 //!
-//! `new` and `cur` are 0 (unsettled), 1 (absent) or 2 and 32 octets of stamp. A
+//! `new` and `cur` are 0 (unsettled), 1 (absent) or 2 and 32 octets of stamp, and
+//! `newest` is when either directory had last changed. A
 //! message's marks: 1 in cur/, 2 sendable as stored, 4 sizes from the name, 8 has
 //! a rank, and the spelling of the unique-id from 16 on.
 //!
@@ -70,6 +71,7 @@ pub(super) struct State {
     pub(super) trust: Trust,
     pub(super) messages: u32,
     pub(super) octets: u64,
+    pub(super) newest: Option<Time>,
 }
 
 /// What stands where the header should be.
@@ -182,6 +184,10 @@ fn write_state(state: &State, out: &mut Vec<u8>) {
     });
     out.extend_from_slice(&state.messages.to_le_bytes());
     out.extend_from_slice(&state.octets.to_le_bytes());
+    if let Some(time) = state.newest {
+        out.extend_from_slice(&time.0.to_le_bytes());
+        out.extend_from_slice(&time.1.to_le_bytes());
+    }
 }
 
 /// Reads the record at the beginning of `octets`; `None` where there is none, or
@@ -301,6 +307,11 @@ impl<'a> Fields<'a> {
             trust,
             messages: self.u32()?,
             octets: self.u64()?,
+            newest: if self.0.is_empty() {
+                None
+            } else {
+                Some(self.time()?)
+            },
         };
         self.0.is_empty().then_some(state)
     }

@@ -33,7 +33,7 @@ use super::announce::Digest;
 use super::message::{Message, Trust};
 use super::name::{self, Moment};
 use super::snapshot::{Folder, Snapshot, Table};
-use super::stamps::Kept;
+use super::stamps::{Kept, Time};
 
 pub(super) use file::{Index, Position};
 use format::{Header, Record, State};
@@ -106,6 +106,10 @@ impl<'a> Indexed<'a> {
     /// Octets on the wire.
     pub fn octets(&self) -> u64 {
         self.message.facts.octets
+    }
+
+    pub(super) fn message(&self) -> Message<'a> {
+        self.message
     }
 
     /// Octets in the file.
@@ -203,6 +207,10 @@ impl<'a> Contents<'a> {
 
     pub(super) fn trust(&self) -> Trust {
         self.state.map_or(Trust::Untested, |state| state.trust)
+    }
+
+    pub(super) fn newest(&self) -> Option<Time> {
+        self.state.and_then(|state| state.newest)
     }
 
     pub(super) fn retired(&self) -> Box<[Digest]> {
@@ -420,6 +428,7 @@ fn state(snapshot: &Snapshot) -> State {
         trust: knowledge.trust,
         messages: u32::try_from(snapshot.len()).expect("bounded by limits"),
         octets: snapshot.total().get(),
+        newest: knowledge.newest,
     }
 }
 
