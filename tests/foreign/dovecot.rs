@@ -21,7 +21,8 @@ use crate::site::{
     NOBODY, PASSWORD, Protection, Site, USER, free_port, give_to_nobody, maildir, signal,
 };
 
-struct Dovecot {
+/// A Dovecot of the test's own.
+pub(crate) struct Dovecot {
     master: Child,
     port: u16,
 }
@@ -35,14 +36,13 @@ impl Drop for Dovecot {
 }
 
 impl Dovecot {
-    /// Serves the mail of a site, which it then owns.
-    fn start(site: &Site) -> Self {
-        let folder = site.folder();
-
+    /// Serves the mail in a site's folder, which it then owns, with further settings.
+    pub(crate) fn start(folder: &Path, more: &str) -> Self {
         give_to_nobody(&folder.join("mail"));
         let port = free_port();
         let settings = folder.join("dovecot.conf");
-        fs::write(&settings, configuration(folder, port)).expect("own folder");
+        let text = configuration(folder, port) + more;
+        fs::write(&settings, text).expect("own folder");
         let mut master = Command::new("dovecot")
             .arg("-F")
             .arg("-c")
@@ -60,6 +60,11 @@ impl Dovecot {
             thread::sleep(Duration::from_millis(20));
         }
         Self { master, port }
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 }
 
@@ -117,7 +122,7 @@ fn popcore_and_dovecot_serve_the_same_octets_from_one_maildir() {
     let messages = comparable();
     let site = Site::start(&messages);
     let before = look(site.port(Protection::Clear));
-    let dovecot = Dovecot::start(&site);
+    let dovecot = Dovecot::start(site.folder(), "");
     let theirs = look(dovecot.port);
     let names: Vec<_> = messages.iter().map(|m| m.name).collect();
     assert_eq!(before.messages.len(), names.len());

@@ -60,6 +60,16 @@ pub(crate) struct Site {
 impl Site {
     /// Makes the mailbox and serves it.
     pub(crate) fn start(messages: &[Message]) -> Self {
+        Self::start_after(messages, "", |_| {})
+    }
+
+    /// The same with lines more in `[maildrop]`, and with what another server does
+    /// there before.
+    pub(crate) fn start_after(
+        messages: &[Message],
+        maildrop: &str,
+        before: impl FnOnce(&Path),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("own folder");
@@ -68,8 +78,9 @@ impl Site {
         let line = format!("{USER}:{{PLAIN}}{PASSWORD}\n");
         fs::write(path.join("users"), line).expect("own folder");
         make_maildir(&maildir(path), messages);
+        before(path);
         let (server, clear, tls) = (0..TRIES)
-            .find_map(|_| serve(path))
+            .find_map(|_| serve(path, maildrop))
             .expect("two ports that stay free");
         Self {
             folder,
@@ -90,6 +101,11 @@ impl Site {
     /// What clients trust for the site's certificates.
     pub(crate) fn authority(&self) -> PathBuf {
         self.folder.path().join("authority.pem")
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.id()
     }
 
     /// A folder for the client's own files.
@@ -259,9 +275,10 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Starts the server on two ports; `None` where somebody took one of them.
-fn serve(folder: &Path) -> Option<(Child, u16, u16)> {
+fn serve(folder: &Path, maildrop: &str) -> Option<(Child, u16, u16)> {
     let (clear, tls) = (free_port(), free_port());
-    fs::write(folder.join("popcore.toml"), configuration(clear, tls)).expect("own folder");
+    let text = configuration(clear, tls, maildrop);
+    fs::write(folder.join("popcore.toml"), text).expect("own folder");
     let errors = fs::File::create(folder.join("stderr")).expect("own folder");
     let mut server = Command::new(env!("CARGO_BIN_EXE_popcore"))
         .args(["serve", "--config"])
@@ -287,7 +304,7 @@ fn serve(folder: &Path) -> Option<(Child, u16, u16)> {
     Some((server, clear, tls))
 }
 
-fn configuration(clear: u16, tls: u16) -> String {
+fn configuration(clear: u16, tls: u16, maildrop: &str) -> String {
     format!(
         "[server]\nhostname = \"{HOST}\"\nshards = 2\n\n\
          [[listener]]\naddress = \"127.0.0.1:{clear}\"\ntls = \"starttls\"\n\n\
@@ -297,7 +314,7 @@ fn configuration(clear: u16, tls: u16) -> String {
          [[tls.certificate]]\nchain = \"wildcard.pem\"\nkey = \"wildcard-key.pem\"\n\n\
          [auth]\nplaintext_without_tls = true\n\n\
          [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\n\
-         [maildrop]\npath = \"mail/{{domain}}/{{local}}\"\n\n\
+         [maildrop]\npath = \"mail/{{domain}}/{{local}}\"\n{maildrop}\n\
          [log]\ntarget = \"log\"\n"
     )
 }

@@ -214,7 +214,8 @@ impl Server {
             self.child = self.site.spawn(Command::new(PROGRAM));
             let said = until("the server to say something", || {
                 let log = self.log();
-                let said = log.contains(" serves on ") || log.starts_with("popcore: ");
+                let ended = log.starts_with("popcore: ") && log.ends_with('\n');
+                let said = log.contains(" serves on ") || ended;
                 said.then_some(log)
             });
             if said.contains("Address already in use") {

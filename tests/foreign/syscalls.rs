@@ -1,0 +1,114 @@
+//! The system calls of a poll of a maildrop in which nothing changed: a lock and two
+//! stamps, however many messages there are.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::client::Client;
+use crate::site::{PASSWORD, Protection, Site, USER, maildir, signal};
+
+/// Sessions that are counted together.
+const POLLS: usize = 10;
+/// Sessions in a row that may find the directories too young to vouch for.
+const PATIENCE: usize = 50;
+
+fn poll(site: &Site, messages: usize) {
+    let mut client = Client::login(site.port(Protection::Clear), USER, PASSWORD);
+    let total = client.ok("STAT");
+    assert_eq!(total.trim_end(), format!("+OK {messages} {}", 3 * messages));
+    assert_eq!(client.listing("UIDL").len(), messages);
+    client.quit();
+}
+
+/// What the server asked of the kernel for files while sessions were played.
+fn traced(site: &Site, messages: usize) -> Vec<String> {
+    let output = site.home().join("trace");
+    let mut tracer = Command::new("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-e",
+            "trace=%file,getdents64,fcntl,read,pread64",
+            "-o",
+        ])
+        .arg(&output)
+        .arg("-p")
+        .arg(site.pid().to_string())
+        .env("LC_ALL", "C")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("strace is installed (Debian: strace)");
+    await_attached(site.pid(), &mut tracer);
+    for _ in 0..POLLS {
+        poll(site, messages);
+    }
+    signal(&tracer, Signal::INT);
+    tracer.wait().expect("a child");
+    let lines = BufReader::new(File::open(&output).expect("a trace")).lines();
+    let lines = lines.map(|line| line.expect("text"));
+    let of_files = |line: &String| {
+        let call = line
+            .split_once(' ')
+            .map_or("", |(_, call)| call.trim_start());
+        let lock = call.starts_with("fcntl(") && call.contains("F_OFD_SETLK");
+        let ours = call.contains("mail/") || call.starts_with("getdents64(");
+        lock || ours || call.starts_with("statx(")
+    };
+    lines.filter(of_files).collect()
+}
+
+/// Waits until every thread of the server is traced.
+fn await_attached(pid: u32, tracer: &mut std::process::Child) {
+    let started = std::time::Instant::now();
+    let tasks = format!("/proc/{pid}/task");
+    loop {
+        let attached = fs::read_dir(&tasks).expect("it runs").all(|task| {
+            let status = task.expect("an entry").path().join("status");
+            let status = fs::read_to_string(status).unwrap_or_default();
+            !status.contains("TracerPid:\t0\n")
+        });
+        if attached {
+            return;
+        }
+        assert!(
+            tracer.try_wait().expect("a child").is_none(),
+            "strace ended"
+        );
+        assert!(started.elapsed().as_secs() < 60, "strace does not attach");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn fill(folder: &Path, messages: usize) {
+    let mail = maildir(folder);
+    for number in 0..messages {
+        let (part, flags) = [("new", ""), ("cur", ":2,S")][number % 2];
+        let name = format!("17{number:08}.M1P1.host{flags}");
+        fs::write(mail.join(part).join(name), "x\n").expect("own folder");
+    }
+}
+
+#[test]
+fn an_unchanged_maildrop_of_any_size_costs_a_lock_and_two_stamps() {
+    for messages in [10, 1_000, 100_000] {
+        let site = Site::start_after(&[], "", |folder| fill(folder, messages));
+        poll(&site, messages);
+        let quiet = |calls: &Vec<String>| !calls.iter().any(|call| call.contains("getdents64("));
+        // The first sessions find directories that have just been changed.
+        let calls = (0..PATIENCE).map(|_| traced(&site, messages)).find(quiet);
+        let calls = calls.expect("the directories stand still");
+        let count = |part: &str| calls.iter().filter(|call| call.contains(part)).count();
+        assert_eq!(count("F_OFD_SETLK"), POLLS, "{calls:#?}");
+        assert_eq!(count("popcore.lock"), POLLS, "{calls:#?}");
+        assert_eq!(count("statx("), 2 * POLLS, "{calls:#?}");
+        assert_eq!(count("/new\""), POLLS, "{calls:#?}");
+        assert_eq!(count("/cur\""), POLLS, "{calls:#?}");
+        // Each of these and nothing else, of messages least of all.
+        assert_eq!(calls.len(), 6 * POLLS, "{calls:#?}");
+        site.stop();
+    }
+}
