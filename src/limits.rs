@@ -230,6 +230,9 @@ pub const SNAPSHOT_CACHE_PARTS: usize = 64;
 /// Parts of the lock table, for the same reason.
 pub const LOCK_TABLE_PARTS: usize = 64;
 
+/// Files that the locks of maildrops are spread over: see `maildrop/lock/place.rs`.
+pub const LOCK_FILES: usize = 256;
+
 /// Listings in a row that bring nothing new after which a maildrop that never
 /// stands still is believed to have been seen whole. One listing that races with
 /// renames at full speed loses a given message in a few of a hundred cases.

@@ -442,8 +442,21 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
         desks: cpus.iter().copied().map(Some).collect(),
         threads,
     };
+    let template = Template::parse(&config.maildrop.path).map_err(ServerError::Template)?;
+    let maildrops =
+        Maildrops::new(limits::SNAPSHOT_CACHE).with_sources(config.maildrop.uidl.clone());
+    if let Some(top) = template.beginning()
+        && let Err(error) = maildrops.share_locks(&top)
+    {
+        tracing::info!(
+            "{}: no folder for locks: {error}; each session takes a descriptor for the lock of \
+             its maildrop",
+            top.display()
+        );
+    }
     Ok(Arc::new(Services {
-        template: Template::parse(&config.maildrop.path).map_err(ServerError::Template)?,
+        template,
+        maildrops,
         index: config
             .maildrop
             .index
@@ -451,8 +464,6 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
             .map(Template::parse)
             .transpose()
             .map_err(ServerError::Index)?,
-        maildrops: Maildrops::new(limits::SNAPSHOT_CACHE)
-            .with_sources(config.maildrop.uidl.clone()),
         broker: Broker::start(&options).map_err(ServerError::Auth)?,
         strangers: Sparing::default(),
     }))

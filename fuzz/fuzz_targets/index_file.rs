@@ -14,7 +14,9 @@ fuzz_target!(|octets: &[u8]| {
     while let Some((&[kind, length], tail)) = rest.split_first_chunk::<2>() {
         let (payload, tail) = tail.split_at(usize::from(length).min(tail.len()));
         let start = forged.len();
-        let size = u16::try_from(payload.len()).expect("below 256").to_le_bytes();
+        let size = u16::try_from(payload.len())
+            .expect("below 256")
+            .to_le_bytes();
         forged.extend_from_slice(&[0xa7, kind % 6, size[0], size[1]]);
         forged.extend_from_slice(payload);
         let checksum = crc32fast::hash(&forged[start..]).to_le_bytes();
@@ -32,7 +34,13 @@ fn read(octets: &[u8]) {
         let text = |m: popcore::maildrop::index::Indexed<'_>| {
             let uidl = m.uidl();
             assert!((1..=70).contains(&uidl.len()) && uidl.iter().all(u8::is_ascii_graphic));
-            (m.name().to_owned(), uidl, m.octets(), m.stored(), m.folder())
+            (
+                m.name().to_owned(),
+                uidl,
+                m.octets(),
+                m.stored(),
+                m.folder(),
+            )
         };
         contents.messages().map(text).collect()
     };

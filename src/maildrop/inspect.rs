@@ -116,8 +116,8 @@ impl Maildrops {
     /// stays. BLOCKING.
     pub fn rebuild(&self, at: &Location) -> Result<Rebuilt, OpenError> {
         let root = scan::canonical(&at.path)?;
-        let (_lock, opened) = self.hold(&root)?;
-        let Some(opened) = opened else {
+        let held = self.hold(&root)?;
+        let Some((opened, _)) = &held.opened else {
             return Ok(Rebuilt {
                 messages: 0,
                 recalled: 0,
@@ -137,7 +137,7 @@ impl Maildrops {
         let table: Table = contents.table();
         let recalled = Snapshot::new(&at.path, &root, knowledge, table);
         let sources = self.sources();
-        let snapshot = scan::list(&at.path, &opened, Some(&recalled), sources, Reading::All)?;
+        let snapshot = scan::list(&at.path, opened, Some(&recalled), sources, Reading::All)?;
         if contents.damage().is_some() && !octets.is_empty() {
             index.set_aside();
         }

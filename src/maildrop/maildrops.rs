@@ -6,6 +6,7 @@
 //! new, and a listing the place of both; what it found is in the index before the
 //! session sees it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,7 @@ use super::error::OpenError;
 use super::guard;
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
-use super::lock::{InUse, LockGuard, LockTable};
-use super::lock_file::LockFile;
+use super::lock::{InUse, LockGuard, LockPlace, LockPlaces, LockTable};
 use super::message::Message;
 use super::scan::{self, Reading};
 use super::snapshot::{Knowledge, Snapshot};
@@ -38,6 +38,7 @@ pub struct Location {
 pub struct Maildrops {
     cache: Arc<SnapshotCache>,
     locks: LockTable,
+    places: Arc<LockPlaces>,
     sources: Arc<Sources>,
     counters: Arc<Counters>,
 }
@@ -73,6 +74,13 @@ impl Counters {
     }
 }
 
+/// A maildrop whose locks are held.
+pub(super) struct Hold {
+    pub(super) lock: LockGuard,
+    /// Its folder, where it exists, and where its lock is.
+    pub(super) opened: Option<(Root, LockPlace)>,
+}
+
 /// A maildrop that is being opened.
 struct Place<'a> {
     asked: &'a Path,
@@ -106,6 +114,7 @@ impl Maildrops {
         Self {
             cache: Arc::new(SnapshotCache::new(cache)),
             locks: LockTable::new(),
+            places: Arc::default(),
             sources: Arc::new(Sources::name()),
             counters: Arc::default(),
         }
@@ -134,7 +143,11 @@ impl Maildrops {
             return Ok(None);
         }
         if !standing.is_nothing() {
-            let Some(file) = LockFile::try_without_blocking(snapshot.root())? else {
+            let Some(file) = snapshot
+                .knowledge()
+                .lock
+                .try_without_blocking(snapshot.root())?
+            else {
                 return Ok(None);
             };
             lock = lock.with(Some(file), true);
@@ -148,7 +161,7 @@ impl Maildrops {
     /// Opens a maildrop whatever it takes, and remembers what it read. BLOCKING.
     pub fn open(&self, at: &Location) -> Result<Opened, OpenError> {
         let root = scan::canonical(&at.path)?;
-        let (lock, opened) = self.hold(&root)?;
+        let Hold { lock, opened } = self.hold(&root)?;
         let known = self.cache.get(&at.path);
         let known = known.filter(|known| **known.root() == *root);
         if let Some(snapshot) = &known
@@ -158,7 +171,10 @@ impl Maildrops {
             return Ok(Opened { snapshot, lock });
         }
         let snapshot = match opened {
-            Some(opened) => self.refresh(at, &opened, known.as_deref())?,
+            Some((opened, place)) => {
+                let snapshot = self.refresh(at, &opened, known.as_deref())?;
+                snapshot.with_places(at.index.as_deref().map(Arc::from), place)
+            }
             None => scan::absent(&at.path, &root),
         };
         let snapshot = Arc::new(snapshot);
@@ -167,15 +183,25 @@ impl Maildrops {
     }
 
     /// Takes both locks of the maildrop at a canonical path, and opens it if it is
-    /// there.
-    pub(super) fn hold(&self, root: &Path) -> Result<(LockGuard, Option<Root>), OpenError> {
-        let mut lock = self.locks.try_lock(root)?;
-        let opened = Root::open(root)?;
-        if opened.is_some() {
-            let file = LockFile::try_lock(root)?;
-            lock = lock.with(file, stamps::is_local(root));
-        }
-        Ok((lock, opened))
+    /// there. BLOCKING.
+    pub(super) fn hold(&self, root: &Path) -> Result<Hold, OpenError> {
+        let lock = self.locks.try_lock(root)?;
+        let Some(opened) = Root::open(root)? else {
+            return Ok(Hold { lock, opened: None });
+        };
+        let place = self.places.find(root)?;
+        let held = place.try_lock(root)?;
+        Ok(Hold {
+            lock: lock.with(held, stamps::is_local(root)),
+            opened: Some((opened, place)),
+        })
+    }
+
+    /// Has maildrops below `top` share the files that their locks are in: the fixed
+    /// beginning of all paths, where there is one. BLOCKING, and before the first
+    /// session.
+    pub fn share_locks(&self, top: &Path) -> io::Result<()> {
+        self.places.share_below(top)
     }
 
     /// A true snapshot in place of `known`, which is none.
@@ -191,7 +217,7 @@ impl Maildrops {
             root,
             index: &index,
         };
-        let snapshot = match index.open()? {
+        match index.open()? {
             Some(file) if known.and_then(indexed) == Some(file.position) => {
                 self.list(&there, known, Stored::At(file.position))
             }
@@ -201,9 +227,7 @@ impl Maildrops {
             }
             // It was never there, or taken away: what is known goes into a new one.
             None => self.list(&there, known, Stored::Nowhere),
-        };
-        let elsewhere = at.index.as_deref().map(Arc::from);
-        snapshot.map(|snapshot| snapshot.with_index_at(elsewhere))
+        }
     }
 
     /// What an index that this process did not write last says, or a listing that
@@ -237,7 +261,7 @@ impl Maildrops {
             retired: contents.retired(),
             newest: contents.newest(),
             index: Some(position),
-            elsewhere: None,
+            ..Knowledge::none()
         };
         let recalled = Snapshot::new(there.asked, root.path(), knowledge, contents.table());
         if contents.damage().is_some() {

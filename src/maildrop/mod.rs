@@ -13,6 +13,7 @@
 //! says so in capitals and runs on the pool.
 
 mod announce;
+mod belongings;
 mod cache;
 mod commit;
 mod earlier;
@@ -22,7 +23,6 @@ pub mod index;
 pub mod inspect;
 mod listing;
 mod lock;
-mod lock_file;
 mod maildrops;
 mod message;
 mod name;

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use super::announce::{self, Digest};
 use super::earlier::Earlier;
 use super::index::Position;
+use super::lock::LockPlace;
 use super::message::{self, Facts, Message, Trust};
 use super::roll::Roll;
 use super::stamps::{Standing, Time};
@@ -270,6 +271,8 @@ pub(super) struct Knowledge {
     pub(super) index: Option<Position>,
     /// Where the index is, unless beside the messages.
     pub(super) elsewhere: Option<Arc<Path>>,
+    /// Where its lock is.
+    pub(super) lock: LockPlace,
 }
 
 impl Knowledge {
@@ -281,6 +284,7 @@ impl Knowledge {
             retired: Box::default(),
             index: None,
             elsewhere: None,
+            lock: LockPlace::default(),
         }
     }
 }
@@ -469,9 +473,10 @@ impl Snapshot {
         self
     }
 
-    /// The same, with its index somewhere else.
-    pub(super) fn with_index_at(mut self, path: Option<Arc<Path>>) -> Self {
-        self.knowledge.elsewhere = path;
+    /// The same, with the places of its index, unless beside it, and of its lock.
+    pub(super) fn with_places(mut self, index: Option<Arc<Path>>, lock: LockPlace) -> Self {
+        self.knowledge.elsewhere = index;
+        self.knowledge.lock = lock;
         self
     }
 

@@ -80,6 +80,18 @@ impl Template {
         })
     }
 
+    /// The folder that all paths lie below, unless that is a user's home or the
+    /// root of the file system.
+    pub fn beginning(&self) -> Option<PathBuf> {
+        match &*self.pieces {
+            [Piece::Literal(text), ..] if !self.below_home => {
+                let (folder, _) = text.rsplit_once('/')?;
+                Some(PathBuf::from(folder)).filter(|folder| folder.parent().is_some())
+            }
+            _ => None,
+        }
+    }
+
     /// The maildrop's path for one user. Touches no file.
     pub fn expand(&self, user: &UserName, home: Option<&Path>) -> Result<PathBuf, NameError> {
         let user = user.as_bytes();
@@ -283,6 +295,21 @@ mod tests {
             let expanded = below_home.expand(&user(b"ann"), Some(Path::new(home)));
             assert_eq!(expanded, Err(NameError::BadHome));
         }
+    }
+
+    #[test]
+    fn a_template_begins_above_its_first_placeholder() {
+        let beginning = |text| {
+            let template = Template::parse(text).expect("a template");
+            template.beginning().map(|path| path.display().to_string())
+        };
+        let told = |path: &str| Some(path.to_owned());
+        assert_eq!(beginning("/var/mail/{domain}/{local}"), told("/var/mail"));
+        assert_eq!(beginning("/var/mail/m-{local}/box"), told("/var/mail"));
+        assert_eq!(beginning("{home}/Maildir"), None);
+        assert_eq!(beginning("{home}/{user}"), None);
+        assert_eq!(beginning("/{user}"), None);
+        assert_eq!(beginning("/m-{user}/x"), None);
     }
 
     #[test]

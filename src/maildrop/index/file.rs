@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
+use super::super::belongings;
 use super::super::error::{Attempt, Cause, OpenError};
 use super::super::message::Message;
 use super::super::snapshot::Snapshot;
@@ -206,6 +207,7 @@ impl Index {
             created => created,
         };
         let mut file = File::from(created?);
+        belongings::hand_over(&file, fresh);
         file.write_all(octets)?;
         // The name must not get there before what it stands for.
         file.sync_data()?;

@@ -1,7 +1,7 @@
 //! One session at a time: exclusive locks on maildrops (RFC 1939, section 8).
 //!
 //! A lock lives in this process's memory, and behind that in an open file
-//! ([`LockFile`]), so nothing is left behind when its session ends, however that
+//! ([`place`]), so nothing is left behind when its session ends, however that
 //! ends: the guard's drop is the release, also in an unwind. The key is the
 //! maildrop's canonical path, not the user's name: two users whose paths meet share
 //! one lock.
@@ -18,8 +18,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::lock_file::LockFile;
 use crate::limits;
+
+mod place;
+mod range;
+
+pub(super) use place::{Held, LockPlace, LockPlaces};
 
 type Part = Mutex<HashMap<Arc<Path>, Instant>>;
 
@@ -99,13 +103,13 @@ pub struct LockGuard {
     table: Arc<Table>,
     key: Arc<Path>,
     /// `None` where there is nothing on the disk to hold.
-    file: Option<LockFile>,
+    file: Option<Held>,
     local: bool,
 }
 
 impl LockGuard {
     /// The same, with the hold on the file.
-    pub(super) fn with(mut self, file: Option<LockFile>, local: bool) -> Self {
+    pub(super) fn with(mut self, file: Option<Held>, local: bool) -> Self {
         (self.file, self.local) = (file, local);
         self
     }
