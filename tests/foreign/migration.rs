@@ -92,15 +92,16 @@ fn what_dovecot_saved_is_announced_whatever_its_format_is_now() {
 }
 
 /// Debian's two POP3 servers exclude each other, so that Courier's lies unpacked
-/// where `.ci/run` has put it.
+/// where `.ci/run packages` has put it.
 fn courier() -> PathBuf {
-    let program = "usr/lib/courier/courier/courierpop3d";
-    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join("../ci/courier")
-        .join(program);
-    let places = [Path::new("/").join(program), unpacked];
-    let found = places.into_iter().find(|path| path.is_file());
-    found.expect("courierpop3d is installed (Debian: courier-pop), or unpacked by .ci/run")
+    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../ci/courier");
+    let program = unpacked.join("usr/lib/courier/courier/courierpop3d");
+    assert!(
+        program.is_file(),
+        "{} is not there: run .ci/run packages",
+        program.display()
+    );
+    program
 }
 
 /// A session with Courier as its authentication daemon begins it.
