@@ -5,12 +5,12 @@
 //! mail nothing may be missing but what a QUIT was said for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::descriptors::of_sessions;
 use super::model;
 use super::patience::{DEADLINE, until_true};
 use super::random::Random;
@@ -177,26 +177,14 @@ fn stored(server: &Server) -> Originals {
     all
 }
 
-/// What the server has open.
-fn descriptors(server: &Server) -> Vec<String> {
-    let path = format!("/proc/{}/fd", server.pid());
-    let entries = fs::read_dir(path).expect("it runs");
-    let links = entries.filter_map(|entry| {
-        let link = fs::read_link(entry.expect("an entry").path());
-        // It may be closed since it was listed.
-        Some(link.ok()?.display().to_string())
-    });
-    links.collect()
-}
-
 /// Nothing of the clients is left.
 fn settle(server: &mut Server, before: usize) {
     until_true("sessions to be over", || {
         Scrape::of(server.site.admin()).sum("popcore_sessions_active") == 0
     });
     let end = Instant::now() + DEADLINE;
-    while descriptors(server).len() != before {
-        let open = descriptors(server);
+    while of_sessions(server.pid()).len() != before {
+        let open = of_sessions(server.pid());
         assert!(
             Instant::now() < end,
             "{before} descriptors became {open:#?}"
@@ -213,7 +201,7 @@ fn after_chaos_nothing_is_left_and_nothing_is_lost() {
     let mut random = Random::new(0x000D_1CE5);
     let mut server = site(&mut random).start();
     let (originals, deletions) = (stored(&server), Deletions::default());
-    let before = descriptors(&server).len();
+    let before = of_sessions(server.pid()).len();
     let until = Instant::now() + SPAN;
     thread::scope(|scope| {
         for seed in 0..CLIENTS {

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::descriptors::of_sessions;
 use super::mailbox::message;
 use super::model;
 use super::patience::{until, until_true};
@@ -56,16 +57,10 @@ fn await_rest(pid: u32) {
     });
 }
 
-fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("it runs")
-        .count()
-}
-
 #[test]
 fn five_hundred_sessions_at_once() {
     let (server, names) = crowd(500);
-    let before = descriptors(server.pid());
+    let before = of_sessions(server.pid()).len();
     let mut clients: Vec<Client> = names.iter().map(|_| server.connect()).collect();
     for (client, name) in clients.iter_mut().zip(&names) {
         client.send(format!("USER {name}\r\nPASS secret\r\nSTAT\r\nUIDL\r\n"));
@@ -95,7 +90,7 @@ fn five_hundred_sessions_at_once() {
         assert_eq!(server.mailbox(name).names().len(), left, "{name}");
     }
     until_true("descriptors to be closed", || {
-        descriptors(server.pid()) == before
+        of_sessions(server.pid()).len() == before
     });
 }
 

@@ -11,6 +11,7 @@ mod certificates;
 mod chaos;
 mod client;
 mod demo;
+mod descriptors;
 mod kill;
 mod load;
 mod lock;
