@@ -19,7 +19,7 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 use popcore::auth::{Broker, DirectoryKind, DirectoryOptions, Options};
 use popcore::limits;
-use popcore::maildrop::{LockGuard, Maildrops, Opened};
+use popcore::maildrop::{Location, LockGuard, Maildrops, Opened};
 use popcore::proto::{LineSplitter, Output, Split};
 use popcore::session::{Action, Channel, Outcome, Policy, Session, Step};
 
@@ -148,7 +148,7 @@ async fn perform(shared: &Shared, action: Action, held: &mut Option<LockGuard>) 
                 Ok(Some(opened)) => Ok(opened),
                 Ok(None) => {
                     let maildrops = shared.maildrops.clone();
-                    let open = move || maildrops.open(&path);
+                    let open = move || maildrops.open(&Location::beside(path));
                     glommio::executor().spawn_blocking(open).await
                 }
                 Err(in_use) => Err(in_use.into()),
