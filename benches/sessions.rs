@@ -222,13 +222,19 @@ fn shards(settings: &Settings, test: bool) -> Result<()> {
     held(test || two <= SHARDS_RATIO * one, "CPU with two shards")
 }
 
-/// The highest rate, and how long polls take at half of it.
+/// How long polls take at half of the highest rate. The bare server takes the same
+/// load beside: what it needs is the machine's and the generator's.
 fn half(settings: &Settings, test: bool) -> Result<()> {
     let sessions = settings.sessions.unwrap_or(32);
-    let users = users_for(512);
+    // Room for the sessions that a pause of the machine leaves open.
+    let open = 256;
+    let users = users_for(open);
     let folder = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
     rig::make_mail(folder.path(), users, settings.messages)?;
-    let server = rig::start_popcore("popcore", folder.path(), 1, users)?;
+    let servers = [
+        rig::start_bare(SERVER_CPU, users, settings.messages)?,
+        rig::start_popcore("popcore", folder.path(), 1, users)?,
+    ];
     let full = Load {
         profile: "poll",
         sessions,
@@ -236,27 +242,25 @@ fn half(settings: &Settings, test: bool) -> Result<()> {
         seconds: settings.seconds,
         generator: Threads::Apart,
     };
-    rig::load(&server, &full)?;
-    let mut p99s = Vec::new();
-    for _ in 0..settings.rounds {
-        let highest = rig::load(&server, &full)?.rate;
-        let load = Load {
-            // Room for the sessions that a pause of the machine leaves open.
-            sessions: users / 2,
-            rate: Some(highest / 2.0),
-            ..full
-        };
-        let round = rig::load(&server, &load)?;
-        println!(
-            "{highest:.0} polls a second at most; at {:.0}: p99 {:.0} us, {:.1} us of CPU each",
-            round.rate, round.p99_us, round.server_us
-        );
-        p99s.push(round.p99_us);
+    rig::load(&servers[1], &full)?;
+    let highest = rig::load(&servers[1], &full)?.rate;
+    let load = Load {
+        sessions: open,
+        rate: Some(highest / 2.0),
+        ..full
+    };
+    let mut results = interleave(&servers, &load, settings.rounds)?;
+    println!("{highest:.0} polls a second at most; at half of it:");
+    let mut medians = Vec::new();
+    for (name, rounds) in &mut results {
+        rounds.sort_by(|a, b| a.p99_us.total_cmp(&b.p99_us));
+        let p99s: Vec<String> = rounds.iter().map(|r| format!("{:.0}", r.p99_us)).collect();
+        let middle = rounds[rounds.len() / 2].p99_us;
+        println!("{name:<10}p99 {middle:.0} us, median of {}", p99s.join(" "));
+        medians.push(middle);
     }
-    p99s.sort_by(f64::total_cmp);
-    let median = p99s[p99s.len() / 2];
-    println!("median of p99: {median:.0} us");
-    held(test || median <= HALF_P99_US, "p99 at half of the rate")
+    let kept = medians[1] <= HALF_P99_US.max(HALF_BESIDE_BARE * medians[0]);
+    held(test || kept, "p99 at half of the rate")
 }
 
 /// System calls of a poll.
@@ -348,6 +352,9 @@ const SHARDS_RATIO: f64 = 1.1;
 /// The time in microseconds within which 99 of 100 polls must be over at half of
 /// the highest rate.
 const HALF_P99_US: f64 = 2000.0;
+
+/// Where the machine itself takes longer: most of it beside the bare server.
+const HALF_BESIDE_BARE: f64 = 1.25;
 
 /// Most system calls of a poll.
 const CALLS: f64 = 12.0;
