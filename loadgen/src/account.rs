@@ -6,7 +6,9 @@
 //! the QUIT behind it were answered with `+OK`; where the answer to QUIT never
 //! came either may be true, and what was known is forgotten.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::BuildHasher as _;
+
+use foldhash::quality::FixedState;
 
 use crate::auth::ScramKeys;
 use crate::fault::{Fault, Kind};
@@ -27,7 +29,7 @@ pub struct Account {
 
 #[derive(Debug)]
 struct Known {
-    /// Of the whole listing, in its order.
+    /// Of the whole listing, in its order; 0 where that is not known.
     digest: u64,
     /// Hashes of the UIDLs, in order, with the octets where LIST was asked.
     messages: Vec<(u64, Option<u64>)>,
@@ -53,24 +55,22 @@ impl Intent {
     }
 }
 
-fn hash(uidl: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    uidl.hash(&mut hasher);
-    hasher.finish()
+/// Hashes stand for text: chance makes none of these 64 bits alike in the mail of
+/// a test.
+fn hash(text: &[u8]) -> u64 {
+    FixedState::default().hash_one(text)
 }
 
 impl Account {
     /// A UIDL listing that is complete: against itself and the one before. Octets
     /// are compared where LIST came before UIDL.
     pub fn check(&mut self, maildrop: &mut Maildrop) -> Option<Fault> {
-        let mut hasher = DefaultHasher::new();
-        maildrop.hash_uidls(&mut hasher);
-        let digest = hasher.finish();
+        let digest = hash(maildrop.listing());
         // The common case, and the only one that must be fast: nothing is new.
-        if let Some(known) = &self.known
+        if let Some(known) = &mut self.known
             && known.digest == digest
         {
-            return known.changed_octets(maildrop);
+            return known.compare_octets(maildrop);
         }
         if let Some(twins) = maildrop.twins() {
             self.known = None;
@@ -109,6 +109,16 @@ impl Account {
                 };
                 let text = format!("{gone} UIDLs of the session before are gone {what}");
                 fault = Some(Fault::new(kind, text));
+            }
+            for (uidl, before) in &known.messages {
+                let at = messages.binary_search_by_key(uidl, |(uidl, _)| *uidl);
+                let Some((at, before)) = at.ok().zip(*before) else {
+                    continue;
+                };
+                if *messages[at].1.get_or_insert(before) != before {
+                    let text = "a message has its old UIDL and other octets";
+                    fault = Some(Fault::new(Kind::UidlChanged, text));
+                }
             }
         }
         self.known = Some(Known { digest, messages });
@@ -164,21 +174,23 @@ impl Account {
 }
 
 impl Known {
-    fn changed_octets(&self, maildrop: &Maildrop) -> Option<Fault> {
-        let numbers = 1..=u32::try_from(maildrop.uidls()).unwrap_or(u32::MAX);
-        let any = self.messages.iter().any(|(_, octets)| octets.is_some());
-        if !any || maildrop.octets_of(1).is_none() {
-            return None;
-        }
-        let changed = numbers.into_iter().find(|number| {
-            let uidl = hash(maildrop.uidl(*number));
+    /// The octets of messages that are all known; those that no session asked for
+    /// before are known from now on.
+    fn compare_octets(&mut self, maildrop: &Maildrop) -> Option<Fault> {
+        // Sessions that only look for new mail do not ask for octets.
+        maildrop.octets_of(1)?;
+        for number in 1..=u32::try_from(maildrop.uidls()).unwrap_or(u32::MAX) {
+            let uidl = hash(maildrop.uidl(number));
             let at = self.messages.binary_search_by_key(&uidl, |(uidl, _)| *uidl);
-            let before = at.ok().and_then(|at| self.messages[at].1);
-            let now = maildrop.octets_of(*number);
-            before.is_some() && now.is_some() && before != now
-        })?;
-        let text = format!("message {changed} has its old UIDL and other octets");
-        Some(Fault::new(Kind::UidlChanged, text))
+            let (Ok(at), Some(now)) = (at, maildrop.octets_of(number)) else {
+                continue;
+            };
+            if *self.messages[at].1.get_or_insert(now) != now {
+                let text = format!("message {number} has its old UIDL and other octets");
+                return Some(Fault::new(Kind::UidlChanged, text));
+            }
+        }
+        None
     }
 }
 
@@ -224,6 +236,28 @@ mod tests {
             kind(&mut account, listing(&["z"], 6)),
             Some(Kind::UidlChanged)
         );
+    }
+
+    #[test]
+    fn octets_are_compared_with_those_of_any_session_before() {
+        let without = |uidls: &[&str]| {
+            let mut maildrop = Maildrop::default();
+            for (index, uidl) in uidls.iter().enumerate() {
+                let row = format!("{} {uidl}", index + 1);
+                maildrop.take_uidl_row(row.as_bytes()).expect("sound");
+            }
+            maildrop
+        };
+        let mut account = Account::default();
+        for maildrop in [without(&["a"]), listing(&["a"], 5), without(&["a", "b"])] {
+            assert_eq!(kind(&mut account, maildrop), None);
+        }
+        let changed = listing(&["a", "b"], 6);
+        assert_eq!(kind(&mut account, changed), Some(Kind::UidlChanged));
+        let mut account = Account::default();
+        assert_eq!(kind(&mut account, listing(&["a"], 5)), None);
+        let more = listing(&["a", "b"], 6);
+        assert_eq!(kind(&mut account, more), Some(Kind::UidlChanged));
     }
 
     #[test]

@@ -200,6 +200,9 @@ pub struct LinkArgs {
     #[arg(long, value_name = "NETWORK,..", value_delimiter = ',', value_parser = Network::parse,
           default_value = "192.0.2.0/24", requires = "proxy")]
     pub proxy_sources: Vec<Network>,
+    /// How a connection ends when the server has closed it after QUIT
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Close::Reset)]
+    pub close: Close,
 }
 
 /// What is measured of the server.
@@ -274,6 +277,15 @@ pub enum Chaos {
     OneByteWriter,
     /// Resets the connection in the midst of a message
     Reset,
+}
+
+/// How a connection ends that the server has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Close {
+    /// By a reset: no port waits on either side, and the socket is used again
+    Reset,
+    /// As a mail client does
+    Fin,
 }
 
 fn profile_name() -> clap::builder::PossibleValuesParser {

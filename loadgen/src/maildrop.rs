@@ -4,8 +4,6 @@
 //! every RETR. Rows must come as 1, 2, 3 and so on: a new session has deleted
 //! nothing, so no number is missing (RFC 1939, section 5).
 
-use std::hash::Hasher;
-
 use crate::fault::{Fault, Kind, readable};
 use crate::reply::Message;
 
@@ -22,7 +20,7 @@ pub struct Maildrop {
     stat: Option<(u32, u64)>,
     /// `None`: the row could not be read.
     sizes: Vec<Option<u64>>,
-    /// All UIDLs one after the other, and where each ends.
+    /// All UIDLs one after the other, each with an LF behind it, and where that is.
     uidls: Vec<u8>,
     ends: Vec<usize>,
     /// Scratch space: the numbers of the UIDLs in the order of their text.
@@ -79,16 +77,17 @@ impl Maildrop {
     }
 
     fn uidl_at(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] + 1
+        };
         &self.uidls[start..self.ends[index]]
     }
 
-    /// Feeds all UIDLs in their order.
-    pub fn hash_uidls(&self, hasher: &mut impl Hasher) {
-        hasher.write(&self.uidls);
-        for end in &self.ends {
-            hasher.write_usize(*end);
-        }
+    /// All UIDLs in their order, an LF behind each.
+    pub fn listing(&self) -> &[u8] {
+        &self.uidls
     }
 
     /// Whether a listing that has so many rows already is longer than STAT
@@ -164,6 +163,7 @@ impl Maildrop {
         let uidl = argument(row, expected);
         self.uidls.extend_from_slice(uidl.unwrap_or_default());
         self.ends.push(self.uidls.len());
+        self.uidls.push(b'\n');
         let Some(uidl) = uidl else {
             return Err(self.spoil(row, expected, "uidl"));
         };

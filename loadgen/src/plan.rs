@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 
-use crate::args::{Chaos, RunArgs};
+use crate::args::{Chaos, Close, RunArgs};
 use crate::auth::Mechanism;
 use crate::dialogue::Conduct;
 use crate::pace::{Arrivals, Schedule};
@@ -59,6 +59,8 @@ pub struct Plan {
     pub tls: Option<Client>,
     /// Where connections begin with it.
     pub header: Option<Header>,
+    /// How connections end.
+    pub close: Close,
     /// Sessions at a time; open loop: the most.
     pub sessions: usize,
     /// How long sessions are begun, or held.
@@ -138,6 +140,7 @@ impl Plan {
                 version,
                 sources: args.link.proxy_sources.clone(),
             }),
+            close: args.link.close,
             sessions,
             threads: threads.clamp(1, sessions),
             logins,

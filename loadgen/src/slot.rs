@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustls::ClientConnection;
 
-use crate::args::Chaos;
+use crate::args::{Chaos, Close};
 use crate::dialogue::Dialogue;
 use crate::fault::{Fault, Kind};
 use crate::plan::Plan;
@@ -19,8 +19,9 @@ use crate::plan::Plan;
 /// Where a slot's session stands.
 #[derive(Debug)]
 pub(crate) enum Link {
-    /// Begins a session as soon as it may.
-    Ready,
+    /// Begins a session as soon as it may, on the socket of the one before where
+    /// that is left.
+    Ready(Option<OwnedFd>),
     /// Begins one after a while; keeps its user until then.
     Resting {
         until: Instant,
@@ -67,7 +68,7 @@ impl Slot {
             | Link::Holding(socket)
             | Link::Stalled(socket)
             | Link::Closing(socket) => Some(socket.as_fd()),
-            Link::Ready | Link::Resting { .. } | Link::Over => None,
+            Link::Ready(_) | Link::Resting { .. } | Link::Over => None,
         }
     }
 
@@ -80,8 +81,32 @@ impl Slot {
             | Link::Holding(socket)
             | Link::Stalled(socket)
             | Link::Closing(socket) => to(socket),
-            link @ (Link::Ready | Link::Resting { .. } | Link::Over) => link,
+            link @ (Link::Ready(_) | Link::Resting { .. } | Link::Over) => link,
         };
+    }
+
+    /// The server has closed: ends the connection, and makes the slot ready.
+    ///
+    /// A reset takes the connection off the socket (connect(2), `AF_UNSPEC`), which
+    /// stays registered and serves the next session.
+    pub(crate) fn part(&mut self, close: Close) {
+        let link = mem::replace(&mut self.link, Link::Ready(None));
+        // The receive buffer of a slow reader is no good to another session.
+        if let Link::Closing(socket) = link
+            && close == Close::Reset
+            && self.chaos != Some(Chaos::SlowReader)
+            && net::connect_unspec(&socket).is_ok()
+        {
+            self.link = Link::Ready(Some(socket));
+        }
+    }
+
+    /// The socket that the session before has left, where this one can use it.
+    pub(crate) fn left_over(&mut self) -> Option<OwnedFd> {
+        match mem::replace(&mut self.link, Link::Ready(None)) {
+            Link::Ready(socket) if self.chaos != Some(Chaos::SlowReader) => socket,
+            _ => None,
+        }
     }
 
     /// Encrypts what the session wants to say, where there is TLS.
@@ -183,6 +208,11 @@ pub(crate) fn connect(
         // The least that Linux gives.
         net::sockopt::set_socket_recv_buffer_size(&socket, 1)?;
     }
+    reconnect(plan, socket)
+}
+
+/// The same with a socket that was used before, or bound.
+pub(crate) fn reconnect(plan: &Plan, socket: OwnedFd) -> Result<OwnedFd, Errno> {
     match net::connect(&socket, &plan.target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error),

@@ -134,6 +134,44 @@ fn pipelining_and_lockstep_do_the_same() {
     }
 }
 
+/// Connections of a server that the kernel keeps in TIME-WAIT (proc(5), net/tcp).
+fn waiting(server: &FakeServer) -> usize {
+    let address = server.address();
+    let port: u16 = address
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .parse()
+        .expect("a port");
+    let (local, time_wait) = (format!(":{port:04X}"), "06");
+    let table = fs::read_to_string("/proc/net/tcp").expect("proc is mounted");
+    let rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[1].ends_with(&local) && row[3] == time_wait)
+        .count()
+}
+
+#[test]
+fn a_reset_after_the_servers_end_leaves_no_port_waiting() {
+    let server = FakeServer::start(honest);
+    let few = "--profile poll --users u{0..7} --sessions 4 --max-sessions 40 --duration 60";
+    let (code, report, shown) = load(&server, few);
+    assert_eq!(
+        (code, count(&report, "/sessions")),
+        (Some(0), 40),
+        "{shown}"
+    );
+    assert_eq!(waiting(&server), 0);
+    let (code, report, shown) = load(&server, &format!("{few} --close fin"));
+    assert_eq!(
+        (code, count(&report, "/sessions")),
+        (Some(0), 40),
+        "{shown}"
+    );
+    assert_eq!(waiting(&server), 40);
+}
+
 #[test]
 fn a_scenario_file_is_played_with_its_weights_and_pauses() {
     let server = FakeServer::start(honest);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags};
 
@@ -15,7 +16,7 @@ use crate::dialogue::{Dialogue, Progress};
 use crate::fault::{Fault, Kind};
 use crate::measure::Record;
 use crate::proxy;
-use crate::slot::{Link, cannot_connect, connect, local};
+use crate::slot::{Link, cannot_connect, connect, local, reconnect};
 use crate::tls::Mode;
 
 /// How often a chaotic session does its little.
@@ -38,22 +39,23 @@ impl Engine<'_> {
         slot.out.clear();
         slot.deadline = now + self.plan.timeout;
         self.logins += 1;
-        match connect(self.plan, source, chaos) {
-            Ok(socket) => {
-                let interest =
-                    EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-                let data = EventData::new_u64(index as u64);
-                let added = epoll::add(&self.epoll, &socket, data, interest);
-                slot.link = Link::Connecting(socket);
-                if let Err(error) = added {
-                    self.fail(index, local(error), now);
-                }
-            }
-            Err(error) => {
-                slot.link = Link::Ready;
-                self.fail(index, cannot_connect(error), now);
-            }
+        let begun = match slot.left_over() {
+            Some(socket) => reconnect(self.plan, socket).map_err(cannot_connect),
+            None => connect(self.plan, source, chaos)
+                .map_err(cannot_connect)
+                .and_then(|socket| self.register(index, socket)),
+        };
+        match begun {
+            Ok(socket) => self.slots[index].link = Link::Connecting(socket),
+            Err(fault) => self.fail(index, fault, now),
         }
+    }
+
+    fn register(&self, index: usize, socket: OwnedFd) -> Result<OwnedFd, Fault> {
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let data = EventData::new_u64(index as u64);
+        epoll::add(&self.epoll, &socket, data, interest).map_err(local)?;
+        Ok(socket)
     }
 
     fn draw_chaos(&mut self) -> Option<Chaos> {
@@ -408,7 +410,7 @@ impl Engine<'_> {
     /// A session broke off: its slot is free, and its user after a while.
     fn release(&mut self, index: usize, now: Instant) {
         let slot = &mut self.slots[index];
-        slot.link = Link::Ready;
+        slot.link = Link::Ready(None);
         slot.tls = None;
         slot.turn = slot.turn.wrapping_add(1);
         if let Some(user) = slot.user.take() {
@@ -421,7 +423,7 @@ impl Engine<'_> {
     /// A session is over; in a closed loop the next follows at once.
     fn follow(&mut self, index: usize, now: Instant) {
         let slot = &mut self.slots[index];
-        slot.link = Link::Ready;
+        slot.part(self.plan.close);
         slot.tls = None;
         slot.turn = slot.turn.wrapping_add(1);
         if let Some(user) = slot.user.take() {
