@@ -19,6 +19,7 @@ mod sockets;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -87,6 +88,17 @@ enum Bench {
     Calls,
     /// CPU time by poll session with one shard and with two
     Shards,
+    /// The generator's own CPU time, beside a bare client's and popcore's
+    Generator,
+    /// Be the bare client
+    Client {
+        /// The server
+        #[arg(long)]
+        target: SocketAddr,
+        /// Of every user
+        #[arg(long)]
+        password: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -109,6 +121,8 @@ fn main() -> ExitCode {
         Some(Bench::Calls) => count_calls(settings, arguments.test),
         Some(Bench::Idle) => idle(settings, arguments.test),
         Some(Bench::Shards) => shards(settings, arguments.test),
+        Some(Bench::Generator) => generator(settings, arguments.test),
+        Some(Bench::Client { target, password }) => be_client(settings, target, &password),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -125,6 +139,16 @@ fn be_bare(port: u16, messages: usize) -> Result<()> {
     println!("{}", listener.local_addr().map_err(failed)?);
     let canned = bare::Canned::new(messages, rig::message_octets()).map_err(failed)?;
     bare::serve(&listener, &canned).map_err(failed)
+}
+
+fn be_client(settings: &Settings, target: SocketAddr, password: &str) -> Result<()> {
+    let length = Duration::from_secs_f64(settings.seconds);
+    let sessions = settings.sessions.unwrap_or(32);
+    let played = bare::client::play(target, sessions, password, length);
+    let played = played.map_err(|e| format!("the bare client: {e}"))?;
+    let (elapsed, cpu) = (played.elapsed.as_secs_f64(), played.cpu.as_secs_f64());
+    println!("{} {elapsed} {cpu}", played.sessions);
+    Ok(())
 }
 
 /// Users for so many sessions at a time: twice as many, so that no user logs in
@@ -168,6 +192,7 @@ fn compare(settings: &Settings, test: bool) -> Result<()> {
             rate: None,
             seconds: settings.seconds,
             generator: Threads::Apart,
+            more: &[],
         };
         let results = interleave(&servers, &load, settings.rounds)?;
         print_table(profile, &results);
@@ -202,6 +227,7 @@ fn shards(settings: &Settings, test: bool) -> Result<()> {
                 rate: None,
                 seconds: settings.seconds,
                 generator: Threads::Among(&[0, 1]),
+                more: &[],
             };
             let server = rig::start_popcore(name, folder.path(), shards, users)?;
             // The first logins make the snapshots, which is not what is asked.
@@ -241,6 +267,7 @@ fn half(settings: &Settings, test: bool) -> Result<()> {
         rate: None,
         seconds: settings.seconds,
         generator: Threads::Apart,
+        more: &[],
     };
     rig::load(&servers[1], &full)?;
     let highest = rig::load(&servers[1], &full)?.rate;
@@ -276,6 +303,7 @@ fn count_calls(settings: &Settings, test: bool) -> Result<()> {
         rate: None,
         seconds: settings.seconds,
         generator: Threads::Apart,
+        more: &[],
     };
     rig::load(&server, &load)?;
     let enters = || calls::counter(admin, "popcore_ring_enters_total");
@@ -302,6 +330,71 @@ fn count_calls(settings: &Settings, test: bool) -> Result<()> {
     held(test || all <= CALLS, "system calls a poll")
 }
 
+/// The generator beside the bare client, both against popcore, profile poll.
+fn generator(settings: &Settings, test: bool) -> Result<()> {
+    let sessions = settings.sessions.unwrap_or(32);
+    let users = users_for(sessions);
+    let folder = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
+    rig::make_mail(folder.path(), users, settings.messages)?;
+    let server = rig::start_popcore("popcore", folder.path(), 1, users)?;
+    let lockstep = Load {
+        profile: "poll",
+        sessions,
+        rate: None,
+        seconds: settings.seconds,
+        generator: Threads::Apart,
+        more: &[],
+    };
+    let fin = Load {
+        more: &["--close", "fin"],
+        ..lockstep
+    };
+    let pipelined = Load {
+        more: &["--pipelining"],
+        ..lockstep
+    };
+    let mut results: Results = ["bare", "lockstep", "fin", "pipelined"]
+        .into_iter()
+        .map(|name| (name, Vec::new()))
+        .collect();
+    let warm = Load {
+        seconds: warm_up(&lockstep),
+        ..lockstep
+    };
+    rig::load(&server, &warm)?;
+    for _ in 0..settings.rounds {
+        results[0].1.push(rig::load_bare(&server, &lockstep)?);
+        for (at, load) in [&lockstep, &fin, &pipelined].into_iter().enumerate() {
+            results[at + 1].1.push(rig::load(&server, load)?);
+        }
+    }
+    println!(
+        "{:<10}{:>14}{:>12}{:>8}{:>14}",
+        "client", "client us", "server us", "ratio", "sessions/s"
+    );
+    let mut medians = Vec::new();
+    for (name, rounds) in &results {
+        let of = |figure: fn(&Round) -> f64| {
+            let mut all: Vec<f64> = rounds.iter().map(figure).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        let (client, server) = (of(|r| r.generator_us), of(|r| r.server_us));
+        // Of each round, so that a machine that slows down slows both.
+        let ratio = of(|r| r.server_us / r.generator_us);
+        let rate = of(|r| r.rate);
+        println!("{name:<10}{client:>14.1}{server:>12.1}{ratio:>8.2}{rate:>14.0}");
+        medians.push((client, ratio));
+    }
+    let above = medians[1].0 / medians[0].0;
+    println!("the generator takes {above:.2} of the bare client's CPU time");
+    held(test || above <= GENERATOR_RATIO, "CPU beside a bare client")?;
+    held(
+        test || medians[3].1 >= PIPELINED_RATIO,
+        "popcore's CPU beside that of a generator that pipelines",
+    )
+}
+
 /// Memory by idle session.
 fn idle(settings: &Settings, test: bool) -> Result<()> {
     let sessions = settings.sessions.unwrap_or(if test { 100 } else { 15_000 });
@@ -318,6 +411,7 @@ fn idle(settings: &Settings, test: bool) -> Result<()> {
         rate: None,
         seconds: settings.seconds,
         generator: Threads::Apart,
+        more: &[],
     };
     // Every maildrop is polled first: its listing stays in the cache when the
     // session has gone, and is not the session's.
@@ -358,6 +452,14 @@ const HALF_BESIDE_BARE: f64 = 1.25;
 
 /// Most system calls of a poll.
 const CALLS: f64 = 12.0;
+
+/// Most CPU that the generator may take for a poll session in lockstep, in those
+/// of a client that checks nothing: seen at 1.06, the rest for noise.
+const GENERATOR_RATIO: f64 = 1.25;
+
+/// Least that popcore takes for a poll session, in those of the generator when it
+/// pipelines: 1.5 is the goal, and noise is a tenth.
+const PIPELINED_RATIO: f64 = 1.35;
 
 /// A bound that a run must keep; the short runs of `--test` are too noisy for it.
 fn held(kept: bool, bound: &str) -> Result<()> {

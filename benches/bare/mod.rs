@@ -11,6 +11,8 @@
 //! `epoll_wait`. The goodbye and the close go out together. Nothing is asked of
 //! the kernel that the event has not already said.
 
+pub(crate) mod client;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};

@@ -271,6 +271,8 @@ pub(crate) struct Load {
     pub(crate) seconds: f64,
     /// The generator's threads.
     pub(crate) generator: Threads,
+    /// Other arguments of the generator.
+    pub(crate) more: &'static [&'static str],
 }
 
 /// Where the generator runs.
@@ -333,7 +335,8 @@ pub(crate) fn load(server: &Server, load: &Load) -> Result<Round> {
         .args(["--sessions", &load.sessions.to_string()])
         .args(["--duration", &load.seconds.to_string()])
         .args(["--threads", &load.generator.cpus().len().to_string()])
-        .args(["--server-pid", &server.pid.to_string()]);
+        .args(["--server-pid", &server.pid.to_string()])
+        .args(load.more);
     if let Some(rate) = load.rate {
         command.args(["--rate", &format!("{rate:.0}/s")]);
     }
@@ -370,6 +373,57 @@ pub(crate) fn load(server: &Server, load: &Load) -> Result<Round> {
             0.0
         },
     })
+}
+
+/// A round of the bare client, on CPU 1, in the generator's place.
+pub(crate) fn load_bare(server: &Server, load: &Load) -> Result<Round> {
+    let program = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
+    let mut command = Command::new(program);
+    command
+        .args(["client", "--target", &server.address.to_string()])
+        .args(["--password", &server.password])
+        .args(["--sessions", &load.sessions.to_string()])
+        .args(["--seconds", &load.seconds.to_string()]);
+    let before = cpu_time(server.pid)?;
+    let child = spawn_on(&[1], command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let output = child.wait_with_output();
+    let output = output.map_err(|e| format!("the bare client: {e}"))?;
+    let used = cpu_time(server.pid)?.saturating_sub(before);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let numbers: Vec<f64> = said
+        .split_whitespace()
+        .filter_map(|w| w.parse().ok())
+        .collect();
+    let [sessions, elapsed_s, cpu_s] = numbers[..] else {
+        return Err(format!("the bare client ended with {}", output.status));
+    };
+    Ok(Round {
+        server_us: used.as_secs_f64() * 1e6 / sessions,
+        sessions,
+        rate: sessions / elapsed_s,
+        p99_us: 0.0,
+        generator_us: cpu_s * 1e6 / sessions,
+        memory_mib: 0.0,
+        idle_bytes: 0.0,
+    })
+}
+
+/// The CPU time of all threads of a process, to the nanosecond (schedstat, of
+/// which the first number is time on a CPU).
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    let failed = |e: &io::Error| format!("CPU time of process {pid}: {e}");
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| failed(&e))? {
+        let path = task.map_err(|e| failed(&e))?.path().join("schedstat");
+        let text = fs::read_to_string(path).map_err(|e| failed(&e))?;
+        let time: u64 = text
+            .split(' ')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .ok_or("schedstat has no time")?;
+        sum += time;
+    }
+    Ok(Duration::from_nanos(sum))
 }
 
 /// The round in the middle by the server's CPU time.

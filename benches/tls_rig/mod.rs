@@ -24,7 +24,7 @@ use rustls::{
     StreamOwned, SupportedProtocolVersion,
 };
 
-use crate::rig::{self, Result};
+use crate::rig::{self, Result, cpu_time};
 
 /// Clients at a time.
 const CLIENTS: usize = 8;
@@ -616,23 +616,6 @@ pub(crate) fn encryption(time: Duration) -> Result<f64> {
         Ok(begun.elapsed().as_secs_f64() * 1e6 / mib)
     };
     thread::scope(|scope| scope.spawn(run).join().map_err(|_| "the cipher panicked")?)
-}
-
-/// The CPU time of all threads of a process, to the nanosecond (schedstat, of
-/// which the first number is time on a CPU).
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(fault("threads"))? {
-        let path = task.map_err(fault("threads"))?.path().join("schedstat");
-        let text = fs::read_to_string(path).map_err(fault("schedstat"))?;
-        let time: u64 = text
-            .split(' ')
-            .next()
-            .and_then(|number| number.parse().ok())
-            .ok_or("schedstat has no time")?;
-        sum += time;
-    }
-    Ok(Duration::from_nanos(sum))
 }
 
 /// Octets of anonymous memory of a process.
