@@ -8,7 +8,7 @@
 //! - [`series`]: one run, or many: repetitions, two targets, the search for the
 //!   highest rate by an objective ([`slo`])
 //! - [`run`]: starts the threads, watches the clock, measures the server
-//!   ([`server_process`]), shows how things are ([`live`])
+//!   ([`server_process`], [`switches`]), shows how things are ([`live`])
 //! - [`engine`]: one thread's sockets and epoll; [`tls`] and [`proxy`] for what
 //!   lies between socket and session
 //! - [`dialogue`]: one session's commands, no IO; [`auth`] its login;
@@ -50,6 +50,7 @@ pub mod server_process;
 pub mod slo;
 mod slot;
 pub mod source;
+pub mod switches;
 pub mod table;
 pub mod timeline;
 pub mod tls;

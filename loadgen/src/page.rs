@@ -328,13 +328,7 @@ fn server(report: &Report) -> String {
             ("server memory before", mib(s.anonymous_before_bytes)),
             ("server threads", s.threads.to_string()),
             ("server processes, most", s.most_processes.to_string()),
-            (
-                "context switches",
-                format!(
-                    "{} voluntary, {} forced",
-                    s.voluntary_switches, s.involuntary_switches
-                ),
-            ),
+            ("context switches", s.switches()),
         ]);
     }
     facts.extend([

@@ -218,6 +218,10 @@ pub struct Server {
     pub voluntary_switches: u64,
     /// Context switches that it did not ask for, likewise.
     pub involuntary_switches: u64,
+    /// All context switches of a tree or a cgroup, those of what has ended among
+    /// them, where the kernel lets count.
+    #[serde(default)]
+    pub context_switches: Option<u64>,
     /// The most anonymous memory that was seen during the run.
     pub anonymous_most_bytes: u64,
     /// That less what there was before, by sessions at a time.
@@ -330,6 +334,17 @@ impl Report {
 }
 
 impl Server {
+    /// Context switches for people.
+    pub fn switches(&self) -> String {
+        match self.context_switches {
+            Some(all) => format!("{all}, ended processes included"),
+            None => format!(
+                "{} voluntary, {} forced",
+                self.voluntary_switches, self.involuntary_switches
+            ),
+        }
+    }
+
     fn new(used: &ServerUse, seconds: f64, sessions: u64, concurrent: usize) -> Self {
         let grown = float(used.most.anonymous) - float(used.before.anonymous);
         Self {
@@ -341,6 +356,7 @@ impl Server {
             most_processes: used.most.processes,
             voluntary_switches: used.switches.0,
             involuntary_switches: used.switches.1,
+            context_switches: used.all_switches,
             anonymous_most_bytes: used.most.anonymous,
             anonymous_per_concurrent_session_bytes: grown / float(concurrent as u64),
             resident_before_bytes: used.before.resident,

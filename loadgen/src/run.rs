@@ -74,6 +74,8 @@ pub struct ServerUse {
     pub idle_cpu: Option<Duration>,
     /// Context switches, voluntary and not, of threads that are there still.
     pub switches: (u64, u64),
+    /// All of them, also of what has ended, where they can be counted.
+    pub all_switches: Option<u64>,
     /// Memory before the first connection.
     pub before: Memory,
     /// Memory with all sessions held, or else at the end.
@@ -163,6 +165,7 @@ fn used(
         cpu: observation.cpu()?,
         idle_cpu: held.and_then(|held| held.cpu),
         switches: observation.context_switches()?,
+        all_switches: observation.all_context_switches(),
         before: *before,
         after,
         most: most.at_least(&after),

@@ -13,10 +13,13 @@
 //! over a tree nothing is lost but what a daemon orphaned or refused to wait
 //! for; a cgroup loses nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::switches::Switches;
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,9 @@ pub struct Memory {
 pub struct Observation {
     watched: Watched,
     began: Began,
-    switches: Switches,
+    switches: LivingSwitches,
+    /// Those of processes that end too, where the kernel lets count.
+    all_switches: Option<RefCell<Switches>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +75,7 @@ enum Began {
 }
 
 /// Context switches of the threads that are there, voluntary and not.
-type Switches = BTreeMap<u32, (u64, u64)>;
+type LivingSwitches = BTreeMap<u32, (u64, u64)>;
 
 impl Observation {
     /// Begins to measure.
@@ -88,6 +93,7 @@ impl Observation {
             watched: watched.clone(),
             began,
             switches: watched.switches()?,
+            all_switches: watched.count_switches().map(RefCell::new),
         })
     }
 
@@ -115,6 +121,14 @@ impl Observation {
             sum.1 += forced.saturating_sub(before.1);
         }
         Ok(sum)
+    }
+
+    /// All context switches since the beginning, those of processes that have
+    /// ended among them. `None`: of a process by number, and where the kernel
+    /// does not let count.
+    pub fn all_context_switches(&self) -> Option<u64> {
+        let counters = self.all_switches.as_ref()?;
+        counters.borrow_mut().count().ok()
     }
 
     /// The processes' memory now.
@@ -172,8 +186,19 @@ impl Watched {
         }
     }
 
-    fn switches(&self) -> Result<Switches, String> {
-        let mut all = Switches::new();
+    fn count_switches(&self) -> Option<Switches> {
+        match self {
+            Self::Processes(_) => None,
+            Self::Tree(_) => {
+                let all = self.pids().ok()?.into_iter().flat_map(threads);
+                Switches::of_threads(all.map(|(thread, _)| thread)).ok()
+            }
+            Self::Cgroup(folder) => Switches::of_cgroup(folder).ok(),
+        }
+    }
+
+    fn switches(&self) -> Result<LivingSwitches, String> {
+        let mut all = LivingSwitches::new();
         for pid in self.pids()? {
             for (thread, folder) in threads(pid) {
                 let text = fs::read_to_string(folder.join("status")).unwrap_or_default();
@@ -418,6 +443,14 @@ mod tests {
         let used = observation.cpu().expect("a tree");
         assert!(used >= Duration::from_millis(10), "{used:?}");
         assert_eq!(observation.memory().expect("a tree").processes, 1);
+        // The shell slept until the child ended, and the child was switched to. Where
+        // the kernel lets nobody count there is no number.
+        let (living, all) = (
+            observation.context_switches(),
+            observation.all_context_switches(),
+        );
+        let (asked_for, forced) = living.expect("a tree");
+        assert!(all.is_none_or(|all| all > asked_for + forced), "{all:?}");
         drop(input);
         parent.wait().expect("ends");
     }

@@ -89,7 +89,7 @@ impl Report {
                 out,
                 "server    {:.2} s of CPU, {session} a session, {:.2} CPUs used; \
                  {:.1} MiB resident ({:.1} before), {:.1} MiB of it anonymous, {} threads in {} \
-                 processes, {} voluntary and {} forced context switches",
+                 processes, context switches: {}",
                 server.cpu_s,
                 server.cpus_used,
                 mib(server.resident_bytes),
@@ -97,8 +97,7 @@ impl Report {
                 mib(server.anonymous_bytes),
                 server.threads,
                 server.processes,
-                server.voluntary_switches,
-                server.involuntary_switches
+                server.switches()
             )?;
         }
         if let Some(idle) = &self.idle {

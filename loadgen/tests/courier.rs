@@ -180,6 +180,9 @@ fn courier_passes_every_check_and_its_ended_processes_are_counted() {
         .and_then(Value::as_f64);
     // A process that executes two programs takes longer than this anywhere.
     assert!(used > Some(300.0), "{}", report["server"]);
+    // A session's process waits for its commands, at least for one; root may count.
+    let switches = report["server"]["context_switches"].as_u64();
+    assert!(switches >= Some(60), "{}", report["server"]);
     let report = courier.run("--profile drain --sessions 4 --max-sessions 8 --duration 60");
     assert_eq!(report["messages"], USERS * MESSAGES, "{report}");
     assert_eq!(report["deleted"], USERS * MESSAGES, "{report}");
