@@ -56,7 +56,7 @@ pub enum Progress {
     Idle,
     /// QUIT is answered: the server should close.
     Finished,
-    /// The session cannot go on.
+    /// The session cannot go on: [`Dialogue::fail`] counts it.
     Failed(Fault),
 }
 
@@ -269,12 +269,12 @@ impl Dialogue {
             let item = match self.reader.next(&mut input) {
                 Ok(Some(item)) => item,
                 Ok(None) => return Progress::Waiting,
-                Err(fault) => return Progress::Failed(self.script.in_phase(fault)),
+                Err(fault) => return Progress::Failed(fault),
             };
             if let Item::Challenge(text) = item {
                 match self.script.challenged(text, around) {
                     Ok(()) => self.reader.expect(Shape::Challenge),
-                    Err(fault) => return Progress::Failed(self.script.in_phase(fault)),
+                    Err(fault) => return Progress::Failed(fault),
                 }
                 continue;
             }
@@ -287,7 +287,7 @@ impl Dialogue {
             match turn {
                 Turn::More => continue,
                 Turn::Wrong(fault) if self.script.ends_the_session(&fault) => {
-                    return Progress::Failed(self.script.in_phase(fault));
+                    return Progress::Failed(fault);
                 }
                 Turn::Wrong(fault) => self.script.fault(fault, around),
                 Turn::Done => self.script.agreed(around),
@@ -299,14 +299,14 @@ impl Dialogue {
                 if input.is_empty() || matches!(progress, Progress::Failed(_)) {
                     return progress;
                 }
-                return Progress::Failed(self.script.extra(input));
+                return Progress::Failed(Script::extra(input));
             }
             if input.is_empty() {
                 return Progress::Waiting;
             }
             // In lockstep nothing can answer a command before it is sent.
             if !self.script.scenario().pipelining {
-                return Progress::Failed(self.script.extra(input));
+                return Progress::Failed(Script::extra(input));
             }
         }
     }

@@ -323,6 +323,8 @@ impl<'a> Engine<'a> {
                     self.ready.push(index);
                 }
                 Link::Holding(_) if told => self.quit(index, now),
+                // Nobody waits for the end of a pause when the run is over.
+                Link::Pausing(_) if told => self.set_timer(index, now),
                 Link::Stalled(_) if now >= slot.deadline => self.vanish(index, now),
                 // Those that take their time do not make the run longer.
                 _ if told && slot.chaos.is_some() && slot.socket().is_some() => {

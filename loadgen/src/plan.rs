@@ -1,10 +1,11 @@
 //! What a run is to do, checked: from arguments to a [`Plan`].
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
+use rustix::process::{Resource, getrlimit};
 
 use crate::args::{Chaos, Close, RunArgs};
 use crate::auth::Mechanism;
@@ -102,9 +103,11 @@ impl Plan {
             None => Load::Closed,
         };
         let open = load != Load::Closed || args.series.find_max;
-        let sessions = args
-            .sessions
-            .unwrap_or(if open { logins.len() } else { SESSIONS });
+        let sessions = args.sessions.unwrap_or(if open {
+            logins.len().min(most_sessions())
+        } else {
+            SESSIONS
+        });
         enough(sessions, logins.len())?;
         let mix = mix(args)?;
         if mix.holds() && open {
@@ -175,6 +178,17 @@ fn logins(args: &RunArgs) -> Result<Arc<[Login]>, String> {
         ));
     }
     Ok(logins.into())
+}
+
+/// Descriptors beside those of the sessions.
+pub(crate) const OTHER_DESCRIPTORS: u64 = 32;
+
+/// Sessions that the hard limit of open files lets be open at a time.
+fn most_sessions() -> usize {
+    let most = getrlimit(Resource::Nofile).maximum;
+    let most = most.map(|most| most.saturating_sub(OTHER_DESCRIPTORS).max(1));
+    most.and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(usize::MAX)
 }
 
 fn enough(sessions: usize, users: usize) -> Result<(), String> {
@@ -250,13 +264,24 @@ fn seconds(name: &str, value: f64) -> Result<Duration, String> {
 }
 
 fn resolve(target: &str) -> Result<SocketAddr, String> {
-    let mut addresses = target
+    let addresses = target
         .to_socket_addrs()
         .map_err(|e| format!("--target {target}: {e}; write it as HOST:PORT"))?;
-    addresses
-        .next()
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    // A server often listens on one address of a name only, as on 127.0.0.1 of
+    // localhost; where there is no choice nobody is asked.
+    let listens = |a: &&SocketAddr| TcpStream::connect_timeout(a, PATIENCE).is_ok();
+    let chosen = match &addresses[..] {
+        [only] => Some(only),
+        several => several.iter().find(listens).or(several.first()),
+    };
+    chosen
+        .copied()
         .ok_or_else(|| format!("--target {target}: has no address"))
 }
+
+/// How long one of several addresses may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connections that one source address holds before the next is taken: well
 /// below the 28,232 ports that Linux gives by default.

@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::engine::{Engine, Shared};
 use crate::live::View;
 use crate::measure::{Interval, Record};
-use crate::plan::{Load, Plan};
+use crate::plan::{Load, OTHER_DESCRIPTORS, Plan};
 use crate::random::Random;
 use crate::server_process::{Memory, Observation, Watched};
 use crate::source::Source;
@@ -29,8 +29,6 @@ const LOOK: Duration = Duration::from_millis(10);
 const SAMPLE: Duration = Duration::from_millis(500);
 /// Failures without a single success after which a run is given up.
 const HOPELESS: u64 = 20;
-/// Descriptors beside those of the sessions.
-const OTHER_DESCRIPTORS: u64 = 32;
 /// A thread that is on its CPU for more of its time than this has no more to
 /// give: what it measures is itself.
 const BUSIEST: f64 = 0.95;
@@ -328,7 +326,10 @@ impl Watch<'_> {
             Ok(())
         };
         self.shared.stop.store(true, Relaxed);
-        let mut patience = Instant::now() + self.plan.timeout + Duration::from_secs(1);
+        let ends = Instant::now();
+        let mut patience = ends + self.plan.timeout + Duration::from_secs(1);
+        // Of a schedule that no server could keep there may be hours left.
+        let longest = patience + self.plan.duration;
         let mut lived = 0;
         while alive() {
             // What is due and late is still begun, as long as sessions end.
@@ -336,6 +337,7 @@ impl Watch<'_> {
             if now_lived > lived {
                 lived = now_lived;
                 patience = Instant::now() + self.plan.timeout + Duration::from_secs(1);
+                patience = patience.min(longest);
             }
             if self.interrupt.load(Relaxed) {
                 self.shared.interrupt.store(true, Relaxed);

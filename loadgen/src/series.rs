@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::{Access, access};
 use serde::Serialize;
 
-use crate::args::RunArgs;
+use crate::args::{OutputArgs, RunArgs};
 use crate::compare::{self, Medians, Ratio, Series, medians, ratios};
 use crate::hdr::{self, Line};
 use crate::live::View;
@@ -67,6 +68,7 @@ pub fn play(args: &RunArgs, interrupt: &AtomicBool) -> Result<u8, Failure> {
     if args.series.slo.is_some() && !args.series.find_max {
         return Err(Failure::Arguments("--slo is for --find-max".to_owned()));
     }
+    writable(&args.output, repeated.is_some()).map_err(Failure::Arguments)?;
     if let Some(times) = repeated {
         return repeat(args, times, interrupt);
     }
@@ -78,6 +80,37 @@ pub fn play(args: &RunArgs, interrupt: &AtomicBool) -> Result<u8, Failure> {
     };
     publish(args, &report)?;
     Ok(code(&report))
+}
+
+/// Whether the files can be written: better told before a run than after it.
+fn writable(output: &OutputArgs, numbered: bool) -> Result<(), String> {
+    let json = output.json.as_deref().filter(|file| *file != "-");
+    let json = json.map(|file| ("--json", PathBuf::from(file)));
+    let others = [
+        ("--csv", &output.csv),
+        ("--hdr", &output.hdr),
+        ("--html", &output.html),
+    ];
+    let others = others.into_iter().filter_map(|(argument, path)| {
+        let path = path.as_ref()?;
+        let first = if numbered {
+            with_number(path, 1)
+        } else {
+            path.clone()
+        };
+        Some((argument, first))
+    });
+    for (argument, path) in json.into_iter().chain(others) {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let place = if path.exists() { &path } else { folder };
+        access(place, Access::WRITE_OK)
+            .map_err(|e| format!("{argument} {}: {}", path.display(), io::Error::from(e)))?;
+        if path.is_dir() {
+            return Err(format!("{argument} {}: is a folder", path.display()));
+        }
+    }
+    Ok(())
 }
 
 fn code(report: &Report) -> u8 {

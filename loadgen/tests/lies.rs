@@ -235,7 +235,8 @@ fn nonsense_and_endless_lines_are_told() {
 fn refusals_are_told_in_the_servers_words() {
     let run = one("poll", lie("PASS", "-ERR [AUTH] wrong\r\n"));
     only(&run, "login-refused");
-    assert!(run.shown.contains("[AUTH] wrong"), "{}", run.shown);
+    let told = "u: PASS: -ERR [AUTH] wrong";
+    assert!(run.shown.contains(told), "{}", run.shown);
     only(&one("poll", lie("UIDL", "-ERR unknown\r\n")), "refused");
 }
 
@@ -385,6 +386,18 @@ fn arguments_that_make_no_sense_are_refused_with_a_reason() {
         (
             "--profile poll --sessions 1 --users-file /nowhere/at/all",
             "/nowhere/at/all",
+        ),
+        (
+            "--profile poll --sessions 1 --users u --html /nowhere/at/all.html",
+            "--html /nowhere/at/all.html",
+        ),
+        (
+            "--profile poll --sessions 1 --users u --repeat 2 --hdr /nowhere/h",
+            "--hdr /nowhere/h-1",
+        ),
+        (
+            "--profile poll --sessions 1 --users u --csv /",
+            "--csv /: is a folder",
         ),
     ] {
         let run = run("127.0.0.1:1", arguments);

@@ -201,6 +201,42 @@ fn a_scenario_file_is_played_with_its_weights_and_pauses() {
 }
 
 #[test]
+fn pauses_and_a_schedule_beyond_reach_do_not_outlast_the_run() {
+    let server = FakeServer::start(honest);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let text = "[[session]]\nname = 'a'\nsteps = ['stat', 'think 3600', 'think 3600', 'noop']\n";
+    fs::write(file.path(), text).expect("written");
+    let arguments = format!(
+        "--scenario {} --users u{{0..3}} --sessions 4 --duration 1",
+        file.path().display()
+    );
+    let (code, report, shown) = load(&server, &arguments);
+    assert_eq!((code, count(&report, "/sessions")), (Some(0), 4), "{shown}");
+    // A user, a tenth of a second each: of 5,000 sessions few are begun.
+    let slow = FakeServer::start(|command| {
+        if command.starts_with("PASS") {
+            thread::sleep(Duration::from_millis(100));
+        }
+        honest(command)
+    });
+    let (code, report, shown) = load(
+        &slow,
+        "--profile login --users u --rate 5000/s --duration 1 --timeout 1",
+    );
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(number(&report, "/elapsed_s") < 30.0, "{shown}");
+    let (done, failed) = (
+        count(&report, "/sessions"),
+        count(&report, "/failed_sessions"),
+    );
+    assert_eq!(done + failed, 5_000, "{shown}");
+    assert!(
+        shown.contains("was due, and no session came free"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_proxy_header_and_a_token_arrive() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&seen);

@@ -43,9 +43,9 @@ impl Script {
         around.record.fault(&fault, &around.login.user);
     }
 
-    pub(super) fn extra(&self, input: &[u8]) -> Fault {
+    pub(super) fn extra(input: &[u8]) -> Fault {
         let text = format!("octets that answer no command: {}", readable(input));
-        self.in_phase(Fault::new(Kind::ExtraData, text))
+        Fault::new(Kind::ExtraData, text)
     }
 
     /// Whether nothing after this fault can be relied on.

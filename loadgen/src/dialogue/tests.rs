@@ -173,7 +173,7 @@ fn a_refused_login_ends_the_session_with_the_servers_words() {
         panic!("{:?}", played.last);
     };
     assert_eq!(fault.kind, Kind::LoginRefused);
-    assert_eq!(fault.text, "PASS: -ERR [AUTH] no");
+    assert_eq!(fault.text, "-ERR [AUTH] no");
 }
 
 #[test]

@@ -341,6 +341,8 @@ impl Engine<'_> {
             }
             Progress::Think(pause) => {
                 self.slots[index].moved(Link::Pausing);
+                let told = self.shared.stop.load(Relaxed);
+                let pause = if told { Duration::ZERO } else { pause };
                 self.set_timer(index, now + pause);
             }
             Progress::Idle => {
