@@ -128,7 +128,13 @@ pub fn run(
     let server = server
         .as_ref()
         .map(|(observation, before)| used(observation, before, held.as_ref(), &watch.most))
-        .transpose()?;
+        .transpose();
+    // What the sessions came to is worth telling without the server's figures too.
+    let server = server.unwrap_or_else(|error| {
+        let ended = || format!("the server ended during the run: {error}");
+        watch.given_up.get_or_insert_with(ended);
+        None
+    });
     let mut outcome = Outcome {
         invalid: invalid(plan, &record),
         record,
@@ -190,7 +196,7 @@ fn play_all(
             .deliver
             .map(|rate| scope.spawn(move || deliver(plan, shared, rate)));
         let alive = || threads.iter().any(|thread| !thread.is_finished());
-        let watched = watch.until_over(&alive);
+        watch.until_over(&alive);
         let mut all = Record::default();
         let panicked = |_| "a thread panicked".to_owned();
         for thread in threads {
@@ -199,7 +205,7 @@ fn play_all(
         if let Some(postman) = postman {
             postman.join().map_err(panicked)??;
         }
-        watched.map(|()| all)
+        Ok(all)
     })
 }
 
@@ -318,13 +324,12 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Returns when all threads are about to end. Threads end on an error too:
     /// whatever happens here, they are told to stop.
-    fn until_over(&mut self, alive: &dyn Fn() -> bool) -> Result<(), String> {
-        let result = if self.plan.conduct.mix.holds() {
-            self.hold(alive)
+    fn until_over(&mut self, alive: &dyn Fn() -> bool) {
+        if self.plan.conduct.mix.holds() {
+            self.hold(alive);
         } else {
             self.wait(self.started + self.plan.duration, alive);
-            Ok(())
-        };
+        }
         self.shared.stop.store(true, Relaxed);
         let ends = Instant::now();
         let mut patience = ends + self.plan.timeout + Duration::from_secs(1);
@@ -347,7 +352,6 @@ impl Watch<'_> {
             self.look();
             thread::sleep(LOOK);
         }
-        result
     }
 
     /// Waits until then, the end of all sessions, an interrupt or despair.
@@ -390,7 +394,7 @@ impl Watch<'_> {
     }
 
     /// Gathers all sessions, holds them, and measures the server meanwhile.
-    fn hold(&mut self, alive: &dyn Fn() -> bool) -> Result<(), String> {
+    fn hold(&mut self, alive: &dyn Fn() -> bool) {
         let wanted = self.plan.sessions as u64;
         let (mut most, mut patience) = (0, Instant::now() + self.plan.timeout);
         loop {
@@ -407,22 +411,23 @@ impl Watch<'_> {
                 ));
             }
             if !self.goes_on(alive) {
-                return Ok(());
+                return;
             }
             self.look();
             thread::sleep(LOOK);
         }
-        let cpu_before = self.observation.map(Observation::cpu).transpose()?;
+        // Where the server has ended, the end of the run finds that out.
+        let cpu = |watch: &Self| watch.observation.and_then(|o| o.cpu().ok());
+        let cpu_before = cpu(self);
         self.wait(Instant::now() + self.plan.duration, alive);
-        let cpu = self.observation.map(Observation::cpu).transpose()?;
+        let cpu = cpu(self);
         self.held = Some(Held {
             sessions: self.shared.idle.load(Relaxed),
-            memory: self.observation.map(Observation::memory).transpose()?,
+            memory: self.observation.and_then(|o| o.memory().ok()),
             cpu: cpu
                 .zip(cpu_before)
                 .map(|(after, before)| after.saturating_sub(before)),
         });
-        Ok(())
     }
 }
 

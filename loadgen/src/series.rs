@@ -203,9 +203,12 @@ fn repeat(args: &RunArgs, times: u32, interrupt: &AtomicBool) -> Result<u8, Fail
             break;
         }
     }
+    // A run that was cut short is no match for whole ones.
+    let whole = runs.iter().any(|(_, run)| !run.interrupted);
     let of = |target: usize| -> Vec<&Report> {
+        let counts = |run: &Report| !(whole && run.interrupted);
         let own = runs.iter().filter(|(whose, _)| *whose == target);
-        own.map(|(_, run)| run).collect()
+        own.map(|(_, run)| run).filter(|run| counts(run)).collect()
     };
     let medians: Vec<_> = targets.map(|t| medians(&args.target[t], &of(t))).collect();
     let ratios = match (of(0).is_empty(), plans.len() > 1 && !of(1).is_empty()) {

@@ -351,6 +351,28 @@ fn idle_sessions_are_held_and_then_leave() {
 }
 
 #[test]
+fn a_server_process_that_ends_takes_its_own_figures_only() {
+    let server = FakeServer::start(honest);
+    let mut watched = Command::new("sleep").arg("600").spawn().expect("sleep");
+    let arguments = format!(
+        "--profile poll --sessions 2 --users u{{0..1}} --duration 2 --server-pid {}",
+        watched.id()
+    );
+    let child = generator(&server.address(), &arguments).spawn();
+    let child = child.expect("the generator starts");
+    server.wait_for_sessions(5);
+    watched.kill().expect("own child");
+    watched.wait().expect("own child");
+    let output = child.wait_with_output().expect("an end");
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("the server ended during the run"), "{shown}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert!(report["sessions"].as_u64() >= Some(5), "{report}");
+    assert!(report["server"].is_null(), "{report}");
+}
+
+#[test]
 fn an_interrupt_prints_what_was_measured() {
     let server = FakeServer::start(honest);
     let arguments = "--profile poll --sessions 2 --users u{0..1} --duration 600";
