@@ -34,6 +34,12 @@ pub struct CommandLine {
 }
 
 const AFTER: &str = "\
+From nothing to a report, where popcore's sources are:
+  cargo build --release --workspace
+  target/release/popcore demo > demo.log 2>&1 & sleep 5
+  target/release/popcore-loadgen --target 127.0.0.1:1110 --users 'user{0..199}' --password demo \\
+      --profile poll --find-max --slo 'p99<50ms,errors<0.1%' --duration 5 --html report.html
+
 Examples:
   popcore-loadgen --target mail:110 --users 'user{0..199}' --password x --profile poll
   popcore-loadgen --target mail:110 --users 'user{0..199}' --password x --profile poll \\
@@ -324,6 +330,35 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Plan;
+
+    /// As a shell would split them; no argument here has a space.
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.replace('\'', "").split_whitespace())
+    }
+
+    #[test]
+    fn the_examples_of_the_manual_are_sound() {
+        let readme = include_str!("../../README.md");
+        let text = format!("{AFTER}\n{readme}").replace("\\\n", " ");
+        let lines = text.lines().map(str::trim);
+        let typed = |line: &&str| {
+            let program = line.split(' ').next().unwrap_or_default();
+            program.ends_with("popcore-loadgen") && line.contains(" --target ")
+        };
+        let mut examples = 0;
+        for line in lines.filter(typed) {
+            let line = line.replace("$!", "1");
+            parse(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            examples += 1;
+        }
+        assert!(examples >= 6, "{examples} examples");
+        let first = parse(
+            "x --target 127.0.0.1:1110 --users 'user{0..199}' --password demo --profile poll",
+        );
+        let first = Plan::new(&first.expect("sound").run, 0).expect("sound");
+        assert_eq!(first.logins.len(), 200);
+    }
 
     #[test]
     fn cpus_are_numbers_and_ranges() {
