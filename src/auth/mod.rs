@@ -21,6 +21,7 @@ mod name;
 mod network;
 mod passwd_file;
 mod password;
+mod roster;
 mod scheme;
 
 use std::num::NonZeroUsize;
@@ -31,6 +32,7 @@ pub use self::directory::{DirectoryError, Fault, LoadReport, Notice};
 pub use self::name::{NameError, UserName};
 pub use self::network::{Network, NetworkError};
 pub use self::password::{Password, PasswordTooLong};
+pub use self::roster::roster;
 pub use self::scheme::{SchemeError, Verifier};
 
 /// What the configuration says of logins.

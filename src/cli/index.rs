@@ -7,13 +7,11 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::parallel;
 use crate::maildrop::index::Contents;
 use crate::maildrop::{Location, Maildrops, inspect};
 
@@ -95,39 +93,12 @@ pub(super) fn run(arguments: &IndexArguments) -> ExitCode {
 
 /// Works on all maildrops, as many at a time as there are cores.
 fn for_all(about: &Maildrop, work: fn(&Location) -> Said) -> Vec<Said> {
-    let paths = &about.paths;
-    let bar = if paths.len() > 1 {
-        ProgressBar::new(paths.len() as u64)
-    } else {
-        ProgressBar::hidden()
-    };
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} maildrops, {eta} left");
-    bar.set_style(style.expect("a template of known words"));
-    let next = AtomicUsize::new(0);
-    let worker = || {
-        let mut done = Vec::new();
-        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let at = Location {
-                path: path.clone(),
-                index: about.index.clone(),
-            };
-            done.push((path, work(&at)));
-            bar.inc(1);
-        }
-        done
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let mut said: Vec<(&PathBuf, Said)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.min(paths.len()))
-            .map(|_| scope.spawn(worker))
-            .collect();
-        let done = workers.into_iter().map(thread::ScopedJoinHandle::join);
-        done.flat_map(|done| done.expect("a worker that does not panic"))
-            .collect()
-    });
-    bar.finish_and_clear();
-    said.sort_by_key(|(path, _)| std::ptr::from_ref(*path));
-    said.into_iter().map(|(_, said)| said).collect()
+    parallel::map(&about.paths, parallel::cores(), "maildrops", |path| {
+        work(&Location {
+            path: path.clone(),
+            index: about.index.clone(),
+        })
+    })
 }
 
 fn show(at: &Location) -> Said {

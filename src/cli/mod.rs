@@ -7,6 +7,8 @@
 mod check;
 mod demo;
 mod index;
+mod migrate;
+mod parallel;
 mod serve;
 
 use std::io::{self, Write};
@@ -33,6 +35,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Look at the indexes of maildrops, or make them anew
     Index(index::IndexArguments),
+    /// Plan a move from another server, or compare it with popcore
+    Migrate(migrate::MigrateArguments),
 }
 
 /// Which configuration file.
@@ -50,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
     }
 }
 
@@ -81,6 +86,10 @@ mod tests {
             "popcore index verify --json m n",
             "popcore index rebuild --index i m",
             "popcore index accept m",
+            "popcore migrate plan --config popcore.toml",
+            "popcore migrate plan --config popcore.toml --json ann bob",
+            "popcore migrate verify --against old:110 --users u",
+            "popcore migrate verify --against old:110 --users u --server new:110 --content --json",
             "popcore demo --load --folder x --pop3-port 0 --pop3s-port 0 --admin-port 0",
         ] {
             let read = Arguments::try_parse_from(line.split(' '));

@@ -3,35 +3,17 @@
 use std::sync::Arc;
 
 use crate::auth::Account;
-use crate::maildrop::{self, CommitReport, FaultKind, Location, OpenError, Opened, Template};
+use crate::maildrop::{self, CommitReport, FaultKind, Location, OpenError, Opened};
 use crate::session::{Deletions, Outcome};
 
+use super::Connection;
 use super::link::Broken;
-use super::{Connection, Services};
-
-/// Where the mail of a user is.
-fn locate(services: &Services, account: Account) -> Result<Location, OpenError> {
-    let Account {
-        user, home, mail, ..
-    } = account;
-    let expand = |template: &Template| {
-        let path = template.expand(&user, home.as_deref());
-        path.map_err(|error| OpenError::no_path(&user, error))
-    };
-    Ok(Location {
-        path: match mail {
-            Some(path) => path,
-            None => expand(&services.template)?,
-        },
-        index: services.index.as_ref().map(expand).transpose()?,
-    })
-}
 
 impl Connection {
     /// Locks and reads the maildrop of a user who has just logged in.
     pub(super) async fn open(&mut self, account: Account) -> Result<Outcome, Broken> {
         let services = Arc::clone(&self.context.services);
-        let opened = match locate(&services, account) {
+        let opened = match Location::of(account, &services.template, services.index.as_ref()) {
             Ok(at) => match services.maildrops.open_unchanged(&at.path) {
                 Ok(Some(opened)) => Ok(opened),
                 Ok(None) => {

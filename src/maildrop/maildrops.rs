@@ -22,6 +22,8 @@ use super::message::Message;
 use super::scan::{self, Reading};
 use super::snapshot::{Knowledge, Snapshot};
 use super::stamps::{self, Freshness, Standing};
+use super::template::Template;
+use crate::auth::Account;
 use crate::proto::MessageNumber;
 
 /// Where a user's mail is.
@@ -356,6 +358,26 @@ impl Maildrops {
 }
 
 impl Location {
+    /// Where the mail of a user is, and its index unless that is beside it.
+    pub fn of(
+        account: Account,
+        mail: &Template,
+        index: Option<&Template>,
+    ) -> Result<Self, OpenError> {
+        let (user, home) = (account.user, account.home);
+        let expand = |template: &Template| {
+            let path = template.expand(&user, home.as_deref());
+            path.map_err(|error| OpenError::no_path(&user, error))
+        };
+        Ok(Self {
+            path: match account.mail {
+                Some(path) => path,
+                None => expand(mail)?,
+            },
+            index: index.map(expand).transpose()?,
+        })
+    }
+
     /// A maildrop whose index is beside it.
     pub fn beside(path: impl Into<PathBuf>) -> Self {
         Self {

@@ -26,6 +26,7 @@ mod lock;
 mod maildrops;
 mod message;
 mod name;
+pub mod plan;
 mod roll;
 mod scan;
 mod snapshot;

@@ -2,7 +2,9 @@
 //! announced, in its order, and the same octets, with the real ones asked.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -134,6 +136,146 @@ fn ask_courier(maildir: &Path) -> Announced {
         octets: listing(0),
         unique_ids: listing(1),
     }
+}
+
+/// What `popcore migrate` says, and whether it ended well.
+fn migrate(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_popcore"))
+        .arg("migrate")
+        .args(arguments)
+        .output()
+        .expect("popcore starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.is_empty(), "{errors}");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    (output.status.success(), said)
+}
+
+/// Plans the move of a site's mailbox.
+fn plan(site: &Site) -> (bool, String) {
+    let config = site.folder().join("popcore.toml");
+    migrate(&["plan", "--config", &config.display().to_string()])
+}
+
+/// Compares a server that runs with popcore, messages and all.
+fn verify(site: &Site, against: u16) -> (bool, String) {
+    let users = site.home().join("verify");
+    fs::write(&users, format!("{USER}:{PASSWORD}\n")).expect("own folder");
+    let against = format!("127.0.0.1:{against}");
+    let server = format!("127.0.0.1:{}", site.port(Protection::Clear));
+    let users = users.display().to_string();
+    migrate(&[
+        "verify",
+        "--against",
+        &against,
+        "--server",
+        &server,
+        "--users",
+        &users,
+        "--content",
+    ])
+}
+
+#[test]
+fn a_move_from_dovecot_is_planned_and_verified_while_both_run() {
+    let maildrop = "uidl = [\"dovecot\", \"name\"]\n";
+    let site = Site::start_after(&messages(), maildrop, |folder| {
+        let dovecot = Dovecot::start(folder, "");
+        ask(dovecot.port());
+    });
+    let count = messages().len();
+    let told = format!("{USER}: {count} messages, {count} announced as before\n");
+    assert_eq!(plan(&site), (true, told));
+    let dovecot = Dovecot::start(site.folder(), "");
+    let told = format!("{USER}: same, {count} messages\n");
+    assert_eq!(verify(&site, dovecot.port()), (true, told));
+    // Planned again, once popcore has announced them.
+    assert!(plan(&site).0);
+    drop(dovecot);
+    // A server that announces others is found out, message by message.
+    let dovecot = Dovecot::start(site.folder(), "pop3_uidl_format = %v.%u\n");
+    let (same, said) = verify(&site, dovecot.port());
+    assert!(!same && said.contains("DIFFERENT"), "{said}");
+    assert!(said.contains(&format!("{count} differences")), "{said}");
+    assert!(said.contains("  uidl of message 1: "), "{said}");
+    site.stop();
+}
+
+#[test]
+fn what_a_move_would_lose_is_planned() {
+    let site = Site::start_after(&messages()[..2], "uidl = [\"dovecot\"]\n", |folder| {
+        let mail = maildir(folder);
+        let names = ["cur", "new"].into_iter().flat_map(|part| {
+            let entries = fs::read_dir(mail.join(part)).expect("a Maildir");
+            entries.map(|entry| entry.expect("an entry").file_name())
+        });
+        let mut list = "3 V7 N9\n".to_owned();
+        for (name, uid) in names.zip(1..) {
+            let name = name.into_string().expect("ASCII");
+            let unique = name.split(':').next().expect("a name");
+            list += &format!("{uid} Psame :{unique}\n");
+        }
+        fs::write(mail.join("dovecot-uidlist"), list).expect("own folder");
+    });
+    let (good, said) = plan(&site);
+    assert!(
+        !good && said.contains(", 1 announced as before, 1 ANNOUNCED ANEW\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains(": same before, ") && said.contains(": another message has it"),
+        "{said}"
+    );
+    site.stop();
+}
+
+/// Courier behind a socket, as its own listener and login program have it, for one
+/// session.
+fn courier_on_a_port(maildir: &Path) -> (u16, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let maildir = maildir.to_owned();
+    let session = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        let mut lines = BufReader::new(stream.try_clone().expect("a socket"));
+        let mut line = String::new();
+        (&stream).write_all(b"+OK Hello there.\r\n").expect("open");
+        lines.read_line(&mut line).expect("USER");
+        (&stream)
+            .write_all(b"+OK Password required.\r\n")
+            .expect("open");
+        lines.read_line(&mut line).expect("PASS");
+        assert_eq!(line, format!("USER {USER}\r\nPASS {PASSWORD}\r\n"));
+        // Its greeting is the answer to PASS.
+        let status = Command::new(courier())
+            .arg(maildir)
+            .env("AUTHENTICATED", USER)
+            .env("TCPREMOTEIP", "127.0.0.1")
+            .env("PROTOCOL", "POP3")
+            .stdin(OwnedFd::from(stream.try_clone().expect("a socket")))
+            .stdout(OwnedFd::from(stream))
+            .stderr(Stdio::null())
+            .status();
+        status.expect("it starts");
+    });
+    (port, session)
+}
+
+#[test]
+fn a_move_from_courier_is_planned_and_verified_while_both_run() {
+    let all = messages().into_iter();
+    let messages: Vec<Message> = all.filter(|m| !m.bytes.contains(&b'\r')).collect();
+    let site = Site::start_after(&messages, "uidl = [\"courier\"]\n", |folder| {
+        ask_courier(&maildir(folder));
+    });
+    let count = messages.len();
+    let told = format!("{USER}: {count} messages, {count} announced as before\n");
+    assert_eq!(plan(&site), (true, told));
+    let (port, session) = courier_on_a_port(&maildir(site.folder()));
+    let told = format!("{USER}: same, {count} messages\n");
+    assert_eq!(verify(&site, port), (true, told));
+    session.join().expect("it ended");
+    site.stop();
 }
 
 #[test]

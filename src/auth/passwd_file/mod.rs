@@ -15,8 +15,8 @@ use std::sync::{PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 use self::table::Table;
-use super::directory::{Directory, DirectoryError, LoadReport, Record};
-use super::{UserName, Verifier};
+use super::directory::{Directory, DirectoryError, LoadReport, Record, User};
+use super::{Account, UserName, Verifier};
 use crate::limits;
 
 /// A passwd-file, loaded.
@@ -32,6 +32,16 @@ impl PasswdFile {
         let path = path.to_owned();
         let table = RwLock::new(table);
         Ok((Self { path, table }, report))
+    }
+
+    /// Every user with a password, in the order of the file.
+    pub(super) fn accounts(&self) -> Vec<Account> {
+        let account = |(name, user): (&[u8], User)| Account {
+            user: UserName::new(name).expect("the table holds names of users"),
+            home: user.home,
+            mail: user.mail,
+        };
+        self.with(|table| table.users().map(account).collect())
     }
 
     fn with<T>(&self, read: impl FnOnce(&Table) -> T) -> T {

@@ -117,6 +117,20 @@ impl Table {
         }
     }
 
+    /// Every user with a password, in the order of the file.
+    pub(super) fn users(&self) -> impl Iterator<Item = (&[u8], User)> {
+        self.decoys.iter().map(
+            |offset| match line::parse(line_at(&self.text, *offset as usize)) {
+                Line::User {
+                    name,
+                    record: Record::User(user),
+                    ..
+                } => (name, user),
+                _ => unreachable!("decoys are lines of users with a password"),
+            },
+        )
+    }
+
     fn memory(&self) -> usize {
         self.text.capacity() + size_of_val(&*self.index) + size_of_val(&*self.decoys)
     }

@@ -1,0 +1,197 @@
+//! `popcore migrate plan`: for every mailbox what popcore would announce, and what it
+//! cannot keep. Exit code 1 where anything cannot be kept or read.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::super::parallel;
+use crate::auth::{self, Account, DirectoryKind};
+use crate::config::{Config, DirectoryOptions};
+use crate::maildrop::plan::{Origin, Planned, plan};
+use crate::maildrop::{Location, OpenError, Template};
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArguments {
+    /// The configuration file that popcore will have
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Say it as JSON, with every message
+    #[arg(long)]
+    json: bool,
+    /// These users alone [default: everybody with a password]
+    #[arg(value_name = "USER")]
+    users: Vec<String>,
+}
+
+/// What was found of one user.
+struct Found {
+    user: String,
+    planned: Result<Vec<Planned>, OpenError>,
+}
+
+/// How many messages are announced how.
+#[derive(Default)]
+struct Sums {
+    earlier: usize,
+    index: usize,
+    name: usize,
+    digest: usize,
+    lost: usize,
+}
+
+impl Sums {
+    fn of(planned: &[Planned]) -> Self {
+        let mut sums = Self::default();
+        for message in planned {
+            match message.origin {
+                Origin::Earlier => sums.earlier += 1,
+                Origin::Index => sums.index += 1,
+                Origin::Name => sums.name += 1,
+                Origin::Digest => sums.digest += 1,
+                Origin::Lost { .. } => sums.lost += 1,
+            }
+        }
+        sums
+    }
+}
+
+pub(super) fn run(arguments: &PlanArguments) -> ExitCode {
+    let found = match find(arguments) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if arguments.json {
+        let all = found.iter().map(as_json).collect();
+        super::super::say(&format!("{}\n", Value::Array(all)));
+    } else {
+        for found in &found {
+            super::super::say(&as_text(found));
+        }
+    }
+    let good = |found: &Found| match &found.planned {
+        Ok(planned) => Sums::of(planned).lost == 0,
+        Err(_) => false,
+    };
+    if found.iter().all(good) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn find(arguments: &PlanArguments) -> Result<Vec<Found>, String> {
+    let config = Config::load(&arguments.config).map_err(|errors| errors.to_string())?;
+    let template = |text: &String| {
+        Template::parse(text).map_err(|error| format!("popcore: maildrop: {error}"))
+    };
+    let mail = template(&config.maildrop.path)?;
+    let index = config.maildrop.index.as_ref().map(template).transpose()?;
+    let accounts = accounts(&config, &arguments.users)?;
+    let sources = &config.maildrop.uidl;
+    let look = |account: &Account| Found {
+        user: account.user.to_string(),
+        planned: Location::of(account.clone(), &mail, index.as_ref())
+            .and_then(|at| plan(&at, sources)),
+    };
+    Ok(parallel::map(
+        &accounts,
+        parallel::cores(),
+        "mailboxes",
+        look,
+    ))
+}
+
+fn accounts(config: &Config, users: &[String]) -> Result<Vec<Account>, String> {
+    let directories = config.auth.directories.iter();
+    let directories = directories.map(|DirectoryOptions::PasswdFile { path }| {
+        let path = path.clone();
+        auth::DirectoryOptions {
+            kind: DirectoryKind::PasswdFile { path },
+        }
+    });
+    let directories: Vec<_> = directories.collect();
+    let all = auth::roster(&directories).map_err(|error| format!("popcore: {error}"))?;
+    if users.is_empty() {
+        return Ok(all);
+    }
+    let mut wanted: HashSet<&[u8]> = users.iter().map(String::as_bytes).collect();
+    let found = all
+        .into_iter()
+        .filter(|account| wanted.remove(account.user.as_bytes()))
+        .collect();
+    match wanted.into_iter().next() {
+        None => Ok(found),
+        Some(name) => Err(format!(
+            "popcore: no directory has a user {} with a password",
+            name.escape_ascii()
+        )),
+    }
+}
+
+fn as_text(found: &Found) -> String {
+    let planned = match &found.planned {
+        Ok(planned) => planned,
+        Err(error) => return format!("{}: CANNOT BE OPENED: {error}\n", found.user),
+    };
+    let sums = Sums::of(planned);
+    let mut text = format!("{}: {} messages", found.user, planned.len());
+    for (count, what) in [
+        (sums.earlier, "announced as before"),
+        (sums.index, "as popcore announced them"),
+        (sums.name, "new, by their names"),
+        (sums.digest, "new, by a hash of their names"),
+        (sums.lost, "ANNOUNCED ANEW"),
+    ] {
+        if count > 0 {
+            write!(text, ", {count} {what}").expect("a String");
+        }
+    }
+    text.push('\n');
+    for (message, number) in planned.iter().zip(1..) {
+        if let Origin::Lost { earlier, why } = &message.origin {
+            let (before, now) = (earlier.escape_ascii(), message.uidl.escape_ascii());
+            let (file, why) = (message.file.escape_ascii(), why.as_str());
+            writeln!(text, "  {number} {file}: {before} before, {now} now: {why}")
+                .expect("a String");
+        }
+    }
+    text
+}
+
+fn as_json(found: &Found) -> Value {
+    let text = |octets: &[u8]| octets.escape_ascii().to_string();
+    let planned = match &found.planned {
+        Ok(planned) => planned,
+        Err(error) => return json!({ "user": found.user, "error": error.to_string() }),
+    };
+    let message = |message: &Planned| {
+        let mut value = json!({
+            "file": text(&message.file), "octets": message.octets, "uidl": text(&message.uidl),
+        });
+        let origin = match &message.origin {
+            Origin::Earlier => "earlier",
+            Origin::Index => "index",
+            Origin::Name => "name",
+            Origin::Digest => "hash",
+            Origin::Lost { earlier, why } => {
+                value["before"] = text(earlier).into();
+                value["why"] = why.as_str().into();
+                "lost"
+            }
+        };
+        value["origin"] = origin.into();
+        value
+    };
+    json!({
+        "user": found.user, "lost": Sums::of(planned).lost,
+        "messages": planned.iter().map(message).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,192 @@
+//! What popcore would announce for a maildrop, and what of an earlier server's
+//! unique-ids it cannot keep. BLOCKING; takes no lock and writes nothing, so that a
+//! server, the earlier one included, may run.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::Location;
+use super::earlier::Sources;
+use super::error::OpenError;
+use super::index::Contents;
+use super::listing::Root;
+use super::scan::{self, Reading};
+use super::snapshot::{Knowledge, Snapshot};
+
+/// One message as it would be announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Its file, below the maildrop.
+    pub file: Vec<u8>,
+    /// Octets on the wire.
+    pub octets: u64,
+    /// The unique-id.
+    pub uidl: Vec<u8>,
+    /// Where that comes from.
+    pub origin: Origin,
+}
+
+/// Where a unique-id comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An earlier server announced it.
+    Earlier,
+    /// popcore announced it before, and no earlier server is known to have
+    /// announced another one.
+    Index,
+    /// The file's name: no earlier server has announced the message.
+    Name,
+    /// The name cannot be announced, and no earlier server has announced the
+    /// message.
+    Digest,
+    /// An earlier server announced this, and it cannot be kept.
+    Lost {
+        /// What it announced.
+        earlier: Vec<u8>,
+        /// Why it cannot be kept.
+        why: Loss,
+    },
+}
+
+/// Why a unique-id cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// RFC 1939 does not allow it: 1 to 70 octets of 0x21 to 0x7E.
+    Unfit,
+    /// Another message of the maildrop has it.
+    Shared,
+    /// popcore has announced the message by another one already.
+    Announced,
+}
+
+impl Loss {
+    /// For an operator.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unfit => "RFC 1939 does not allow it",
+            Self::Shared => "another message has it",
+            Self::Announced => "popcore has announced the message by another one already",
+        }
+    }
+}
+
+/// The messages of a maildrop in their order, as the next login would see them.
+pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError> {
+    let path = scan::canonical(&at.path)?;
+    let Some(root) = Root::open(&path)? else {
+        return Ok(Vec::new());
+    };
+    let index = at.index(&path);
+    let octets = match index.open()? {
+        Some(file) => index.read(file)?.0,
+        None => Vec::new(),
+    };
+    let contents = Contents::read(&octets);
+    let known = recalled(&at.path, &path, &contents);
+    let snapshot = scan::list(&at.path, &root, Some(&known), sources, Reading::New)?;
+    let names = snapshot.messages().map(|message| message.unique());
+    let earlier = sources.ask(&root, names)?;
+    let texts = |snapshot: &Snapshot| -> Vec<Vec<u8>> {
+        let write = |message: super::message::Message<'_>| {
+            let mut text = Vec::new();
+            message.uidl.write(message.unique(), &mut text);
+            text
+        };
+        snapshot.messages().map(write).collect()
+    };
+    let before: HashSet<Vec<u8>> = texts(&known).into_iter().collect();
+    let announced = texts(&snapshot);
+    let mut planned = Vec::with_capacity(announced.len());
+    for (message, uidl) in snapshot.messages().zip(&announced) {
+        let unique = message.unique();
+        let origin = match earlier.get(unique) {
+            Some(found) if *found.text == **uidl => Origin::Earlier,
+            Some(found) => Origin::Lost {
+                earlier: found.text.to_vec(),
+                why: if before.contains(uidl) {
+                    Loss::Announced
+                } else if super::uidl::is_announceable(&found.text) {
+                    Loss::Shared
+                } else {
+                    Loss::Unfit
+                },
+            },
+            None if before.contains(uidl) => Origin::Index,
+            None if uidl == unique => Origin::Name,
+            None => Origin::Digest,
+        };
+        planned.push(Planned {
+            file: [message.folder.name().as_bytes(), b"/", message.name].concat(),
+            octets: message.facts.octets,
+            uidl: uidl.clone(),
+            origin,
+        });
+    }
+    Ok(planned)
+}
+
+/// What an index remembers, of which nothing is true any more but the unique-ids.
+fn recalled(asked: &Path, root: &Path, contents: &Contents<'_>) -> Snapshot {
+    let knowledge = Knowledge {
+        trust: contents.trust(),
+        retired: contents.retired(),
+        ..Knowledge::none()
+    };
+    Snapshot::new(asked, root, knowledge, contents.table())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::Maildrops;
+    use super::*;
+
+    fn origins(at: &Location, sources: &Sources) -> Vec<(String, Origin)> {
+        let planned = plan(at, sources).expect("it can be read");
+        let text = |m: Planned| (String::from_utf8(m.uidl).expect("ASCII"), m.origin);
+        planned.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn what_an_earlier_server_announced_is_kept_or_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for part in ["new", "cur"] {
+            fs::create_dir(folder.path().join(part)).expect("a folder");
+        }
+        let names = ["1.kept", "2.twin", "3.unfit", "4.new", "5.\u{e4}"];
+        for name in names {
+            fs::write(folder.path().join("new").join(name), "x\n").expect("a message");
+        }
+        let long = "x".repeat(71);
+        let known = format!("3 V9 N9\n1 Pa :1.kept\n2 Pa :2.twin\n3 P{long} :3.unfit\n4 :gone\n");
+        fs::write(folder.path().join("dovecot-uidlist"), known).expect("a list");
+        let at = Location::beside(folder.path());
+        let sources = Sources::parse(["dovecot"]).expect("a source");
+        let lost = |earlier: &str, why| Origin::Lost {
+            earlier: earlier.into(),
+            why,
+        };
+        let planned = origins(&at, &sources);
+        let told: Vec<_> = planned
+            .iter()
+            .map(|(uidl, origin)| (&**uidl, origin))
+            .collect();
+        assert_eq!(told[0], ("a", &Origin::Earlier));
+        assert_eq!(told[1], ("2.twin", &lost("a", Loss::Shared)));
+        assert_eq!(told[2], ("3.unfit", &lost(&long, Loss::Unfit)));
+        assert_eq!(told[3], ("4.new", &Origin::Name));
+        assert_eq!(told[4].1, &Origin::Digest);
+        assert!(
+            !folder.path().join("popcore.index").exists(),
+            "it only looks"
+        );
+
+        // What is planned is what is announced, and stays so.
+        let maildrops = Maildrops::new(0).with_sources(Sources::name());
+        drop(maildrops.open(&at).expect("it opens"));
+        let after = origins(&at, &sources);
+        assert_eq!(after[0], ("1.kept".into(), lost("a", Loss::Announced)));
+        assert_eq!(after[3], ("4.new".into(), Origin::Index));
+    }
+}
