@@ -464,6 +464,7 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
             .map(Template::parse)
             .transpose()
             .map_err(ServerError::Index)?,
+        mark_seen: config.maildrop.mark_seen,
         broker: Broker::start(&options).map_err(ServerError::Auth)?,
         strangers: Sparing::default(),
     }))

@@ -112,6 +112,7 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         Some(field) => uidl(file, &field),
         None => Some(Sources::name()),
     };
+    let mark_seen = section.take::<bool>("mark_seen");
     let path = if let Some(field) = section.take::<String>("path") {
         template(file, field, base)
     } else {
@@ -126,6 +127,7 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         path: path?,
         index: index?,
         uidl: sources?,
+        mark_seen: mark_seen.is_some_and(|field| field.value),
     })
 }
 

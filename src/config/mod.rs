@@ -173,6 +173,8 @@ pub struct MaildropOptions {
     pub index: Option<String>,
     /// Where unique-ids come from.
     pub uidl: Sources,
+    /// Retrieved messages move to cur/ with the flag S.
+    pub mark_seen: bool,
 }
 
 /// Limits an operator may move. Those that are fixed stand in [`crate::limits`].

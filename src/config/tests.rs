@@ -121,6 +121,7 @@ fn a_whole_file_becomes_plain_data() {
             path: path("mail/{domain}/{local}").display().to_string(),
             index: None,
             uidl: Sources::name(),
+            mark_seen: false,
         },
         limits: LimitOptions {
             idle: Duration::from_mins(10),

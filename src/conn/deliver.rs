@@ -92,12 +92,24 @@ impl Connection {
                 };
                 let sending = body_lines.map_or(Sending::Retr, |_| Sending::Top);
                 self.context.counters.message(sending, sent.get());
+                if body_lines.is_none() {
+                    self.note_seen(message);
+                }
                 if stated && body_lines.is_none() {
                     self.believe(snapshot, message, (sent, stored)).await;
                 }
                 Ok(Outcome::Sent(Ok(sent)))
             }
             other => other,
+        }
+    }
+
+    /// A message was retrieved whole.
+    fn note_seen(&mut self, message: MessageNumber) {
+        if let Some(maildrop) = &mut self.maildrop
+            && self.context.services.mark_seen
+        {
+            maildrop.seen.get_or_insert_default().insert(message);
         }
     }
 

@@ -17,6 +17,7 @@ mod open;
 mod report;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,9 +29,9 @@ use std::time::{Duration, Instant};
 use crate::auth::{Broker, Credentials, Refusal};
 use crate::config::TlsMode;
 use crate::limits;
-use crate::maildrop::{LockGuard, Maildrops, Snapshot, Template};
+use crate::maildrop::{self, LockGuard, Maildrops, Snapshot, Template};
 use crate::observe::{SessionIds, ShardWriter, Sparing, Where};
-use crate::proto::{LineSplitter, Output, Split};
+use crate::proto::{LineSplitter, MessageNumber, Output, Split};
 use crate::ring::{Handle, Ring};
 use crate::session::{Action, Channel, End, Outcome, Policy, Session, Step};
 use crate::shard::deadlines::{Alarm, Deadlines};
@@ -55,6 +56,8 @@ pub struct Services {
     pub strangers: Sparing,
     /// Where their indexes are, unless beside them.
     pub index: Option<Template>,
+    /// Retrieved messages are marked as seen.
+    pub mark_seen: bool,
 }
 
 /// What the connections of one shard share.
@@ -148,6 +151,23 @@ struct Maildrop {
     snapshot: Arc<Snapshot>,
     /// Frees the maildrop however the session ends.
     lock: LockGuard,
+    /// Messages to mark as seen when the session ends, where that is asked for.
+    #[expect(clippy::box_collection, reason = "most sessions have none")]
+    seen: Option<Box<BTreeSet<MessageNumber>>>,
+}
+
+impl Maildrop {
+    /// Marks what is to be marked, and lets go. BLOCKING where
+    /// [`may_wait`](Self::may_wait).
+    fn let_go(self) {
+        if let Some(seen) = self.seen {
+            maildrop::mark_seen(&self.snapshot, *seen);
+        }
+    }
+
+    fn may_wait(&self) -> bool {
+        self.seen.is_some() || self.lock.may_wait()
+    }
 }
 
 struct Connection {
@@ -267,7 +287,7 @@ impl Connection {
                     self.report.command_ends(&self.context.counters);
                     // Free before the client hears that the session is over: it
                     // may come back at once.
-                    if self.lock_may_wait() {
+                    if self.maildrop.as_ref().is_some_and(Maildrop::may_wait) {
                         Box::pin(self.let_go()).await;
                     }
                     self.maildrop = None;
@@ -282,15 +302,11 @@ impl Connection {
         }
     }
 
-    fn lock_may_wait(&self) -> bool {
-        let maildrop = self.maildrop.as_ref();
-        maildrop.is_some_and(|maildrop| maildrop.lock.may_wait())
-    }
-
-    /// Frees a maildrop on a file server.
+    /// Frees a maildrop that is on a file server, or has messages to mark.
     async fn let_go(&mut self) {
-        let maildrop = self.maildrop.take();
-        self.context.ring.blocking(move || drop(maildrop)).await;
+        if let Some(maildrop) = self.maildrop.take() {
+            self.context.ring.blocking(move || maildrop.let_go()).await;
+        }
     }
 
     /// Feeds the next line, waiting for it where there is none.
@@ -432,11 +448,11 @@ impl Connection {
 
     /// Lets go of everything but the link, and says how the session was.
     fn end(&mut self, finish: &Finish) {
-        let waits = self.lock_may_wait();
-        let maildrop = self.maildrop.take();
-        if waits {
+        if let Some(maildrop) = self.maildrop.take()
+            && maildrop.may_wait()
+        {
             // The client is not there any more: nobody waits for this.
-            self.context.ring.detached(move || drop(maildrop));
+            self.context.ring.detached(move || maildrop.let_go());
         }
         self.report
             .ends(&self.context, &self.session.summary(), finish);

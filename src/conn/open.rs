@@ -32,6 +32,7 @@ impl Connection {
             self.maildrop = Some(super::Maildrop {
                 snapshot: Arc::clone(&snapshot),
                 lock,
+                seen: None,
             });
             snapshot
         });

@@ -152,7 +152,7 @@ impl Maildrops {
             else {
                 return Ok(None);
             };
-            lock = lock.with(Some(file), true);
+            lock = lock.with(Some(file));
         }
         Ok(match stamps::current_without_blocking(&snapshot) {
             Freshness::Fresh => Some(Opened { snapshot, lock }),
@@ -194,7 +194,7 @@ impl Maildrops {
         let place = self.places.find(root)?;
         let held = place.try_lock(root)?;
         Ok(Hold {
-            lock: lock.with(held, stamps::is_local(root)),
+            lock: lock.with(held),
             opened: Some((opened, place)),
         })
     }

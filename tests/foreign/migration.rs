@@ -1,6 +1,7 @@
 //! A Maildir that Dovecot or Courier has served before: popcore announces what it
 //! announced, in its order, and the same octets, with the real ones asked.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -213,7 +214,7 @@ fn what_a_move_would_lose_is_planned() {
         for (name, uid) in names.zip(1..) {
             let name = name.into_string().expect("ASCII");
             let unique = name.split(':').next().expect("a name");
-            list += &format!("{uid} Psame :{unique}\n");
+            writeln!(list, "{uid} Psame :{unique}").expect("a String");
         }
         fs::write(mail.join("dovecot-uidlist"), list).expect("own folder");
     });

@@ -10,6 +10,7 @@ use std::thread;
 use super::client::{Client, PASSWORD};
 use super::mailbox::{Mailbox, message};
 use super::model;
+use super::patience::until_true;
 use super::random::Random;
 use super::server::{Server, Site};
 
@@ -447,6 +448,49 @@ fn renames_at_any_time_hide_no_message_from_a_fetch() {
             client.quit();
         }
     });
+}
+
+#[test]
+fn retrieved_messages_are_marked_as_seen_when_the_session_ends() {
+    let mut site = Site::with_users(&["ann"]);
+    site.maildrop = "mail/{user}\"\nmark_seen = true\n#\"";
+    let mailbox = site.mailbox("ann");
+    mailbox.fill(5);
+    mailbox.rename("new/4.m", "cur/4.m:2,FT");
+    let server = site.start();
+    let mut client = server.log_in("ann");
+    let before = client.rows("UIDL");
+    for command in ["RETR 1", "RETR 1", "TOP 2 0", "RETR 3", "RETR 4"] {
+        client.text(command);
+    }
+    client.ok("DELE 3");
+    assert!(mailbox.names().contains(&"new/1.m".to_owned()), "not yet");
+    client.quit();
+    let marked = ["cur/1.m:2,S", "cur/4.m:2,FST", "new/2.m", "new/5.m"];
+    assert_eq!(mailbox.names(), marked);
+    // A client that goes without QUIT has the message all the same.
+    let mut client = server.log_in("ann");
+    assert_eq!(client.rows("UIDL"), ["1 1.m", "2 2.m", "3 4.m", "4 5.m"]);
+    assert_eq!(before[..2], ["1 1.m", "2 2.m"]);
+    client.text("RETR 2");
+    drop(client);
+    until_true("the message to be marked", || {
+        mailbox.names()[1] == "cur/2.m:2,S"
+    });
+    server.log_in_once_free("ann").quit();
+}
+
+#[test]
+fn nothing_is_renamed_unless_it_is_asked_for() {
+    let site = Site::with_users(&["ann"]);
+    let mailbox = site.mailbox("ann");
+    mailbox.fill(2);
+    let server = site.start();
+    let mut client = server.log_in("ann");
+    client.text("RETR 1");
+    client.quit();
+    server.log_in("ann").quit();
+    assert_eq!(mailbox.names(), ["new/1.m", "new/2.m"]);
 }
 
 /// Stops what goes on beside a test, also where the test fails.

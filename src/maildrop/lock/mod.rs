@@ -75,7 +75,6 @@ impl LockTable {
                     table: Arc::clone(&self.table),
                     key,
                     file: None,
-                    local: true,
                 })
             }
         }
@@ -104,20 +103,19 @@ pub struct LockGuard {
     key: Arc<Path>,
     /// `None` where there is nothing on the disk to hold.
     file: Option<Held>,
-    local: bool,
 }
 
 impl LockGuard {
     /// The same, with the hold on the file.
-    pub(super) fn with(mut self, file: Option<Held>, local: bool) -> Self {
-        (self.file, self.local) = (file, local);
+    pub(super) fn with(mut self, file: Option<Held>) -> Self {
+        self.file = file;
         self
     }
 
     /// Whether letting go may have to wait for a file server: then it is not for a
     /// shard to do.
     pub fn may_wait(&self) -> bool {
-        self.file.is_some() && !self.local
+        self.file.as_ref().is_some_and(Held::may_wait)
     }
 
     /// The canonical path of the maildrop.

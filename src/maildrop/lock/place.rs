@@ -49,6 +49,7 @@ use rustix::io::Errno;
 
 use super::super::belongings;
 use super::super::error::{Attempt, OpenError};
+use super::super::stamps;
 use super::InUse;
 use super::range::{self, LANES, Lane, Refusal};
 use crate::limits;
@@ -237,7 +238,7 @@ impl Folder {
 
     /// Takes a lane of an open file, which waits for nothing on a local file
     /// system.
-    fn take(self: Arc<Self>, seat: Seat, fd: &OwnedFd) -> Result<Held, Refusal> {
+    fn take(self: Arc<Self>, seat: Seat, fd: &OwnedFd, local: bool) -> Result<Held, Refusal> {
         match self.file(seat).held.entry(seat.lane) {
             Entry::Occupied(held) => return Err(Refusal::Held(InUse { since: *held.get() })),
             Entry::Vacant(free) => free.insert(Instant::now()),
@@ -247,9 +248,10 @@ impl Folder {
             return Err(refusal);
         }
         Ok(Held::Above {
-            folder: self,
+            local,
             file: seat.file,
             lane: seat.lane,
+            folder: self,
         })
     }
 }
@@ -260,20 +262,33 @@ impl Folder {
 #[derive(Debug)]
 pub(in super::super) enum Held {
     /// A file of its own, whose lock goes with its descriptor.
-    Beside { _fd: OwnedFd },
+    Beside { local: bool, _fd: OwnedFd },
     /// A lane.
     Above {
-        folder: Arc<Folder>,
+        local: bool,
         file: u8,
         lane: Lane,
+        folder: Arc<Folder>,
     },
 }
 
 const _: () = assert!(size_of::<Option<Held>>() == 16);
 
+impl Held {
+    /// Whether letting go may have to wait for a file server.
+    pub(super) fn may_wait(&self) -> bool {
+        match self {
+            Self::Beside { local, .. } | Self::Above { local, .. } => !local,
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        let Self::Above { folder, file, lane } = self else {
+        let Self::Above {
+            folder, file, lane, ..
+        } = self
+        else {
             return;
         };
         let seat = Seat {
@@ -306,13 +321,16 @@ impl LockPlace {
                 let Ok(fd) = openat2(CWD, &path, FLAGS, Mode::empty(), cached) else {
                     return Ok(None);
                 };
-                range::take(&fd, Lane::FIRST).map(|()| Held::Beside { _fd: fd })
+                range::take(&fd, Lane::FIRST).map(|()| Held::Beside {
+                    local: true,
+                    _fd: fd,
+                })
             }
             Self::Above(folder, seat) => {
                 let Some(fd) = folder.opened(*seat) else {
                     return Ok(None);
                 };
-                Arc::clone(folder).take(*seat, &fd)
+                Arc::clone(folder).take(*seat, &fd, true)
             }
         };
         match taken {
@@ -326,13 +344,14 @@ impl LockPlace {
     /// none; `None` where this process may not write, so that it can delete nothing
     /// either. Waits for the file system and for no other session. BLOCKING.
     pub(in super::super) fn try_lock(&self, root: &Path) -> Result<Option<Held>, OpenError> {
+        let local = stamps::is_local(root);
         let (path, taken) = match self {
             Self::Beside => {
                 let path = root.join(BESIDE);
                 let Some(fd) = open(&path).or_else(|error| no_right(error, &path))? else {
                     return Ok(None);
                 };
-                let taken = range::take(&fd, Lane::FIRST).map(|()| Held::Beside { _fd: fd });
+                let taken = range::take(&fd, Lane::FIRST).map(|()| Held::Beside { local, _fd: fd });
                 (path, taken)
             }
             Self::Above(folder, seat) => {
@@ -340,7 +359,7 @@ impl LockPlace {
                     return Ok(None);
                 };
                 let path = folder.path_of(*seat);
-                (path, Arc::clone(folder).take(*seat, &fd))
+                (path, Arc::clone(folder).take(*seat, &fd, local))
             }
         };
         match taken {
