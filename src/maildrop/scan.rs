@@ -291,7 +291,9 @@ impl<'a> Scan<'a> {
         let (roll, new) = std::mem::take(&mut self.roll).lay_over(listed);
         self.roll = roll;
         let measured = self.measure(&folders)?;
-        self.quiet = if new + measured > 0 {
+        // Who was seen and was gone when it was to be opened has another name by now.
+        let renamed = self.roll.unmeasured_since(self.listings);
+        self.quiet = if new + measured + renamed > 0 {
             0
         } else {
             self.quiet + 1

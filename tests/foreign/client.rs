@@ -39,6 +39,10 @@ impl Client {
     /// A command with many lines for an answer: the lines, dots taken off.
     pub(crate) fn many(&mut self, command: &str) -> Vec<Vec<u8>> {
         self.ok(command);
+        self.lines()
+    }
+
+    fn lines(&mut self) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         loop {
             let line = self.line();
@@ -70,12 +74,19 @@ impl Client {
 
     /// A message as it was on the wire, without stuffing.
     pub(crate) fn message(&mut self, number: usize) -> Vec<u8> {
-        let lines = self.many(&format!("RETR {number}"));
-        let mut message = lines.join(&b"\r\n"[..]);
-        if !lines.is_empty() {
-            message.extend_from_slice(b"\r\n");
+        whole(&self.many(&format!("RETR {number}")))
+    }
+
+    /// The same, or nothing where the server has no such message any more.
+    pub(crate) fn try_message(&mut self, number: usize) -> Option<Vec<u8>> {
+        let stream = self.stream.get_mut();
+        write!(stream, "RETR {number}\r\n").expect("an open connection");
+        let reply = self.line();
+        if reply.starts_with(b"-ERR") {
+            return None;
         }
-        message
+        assert!(reply.starts_with(b"+OK"), "{reply:?}");
+        Some(whole(&self.lines()))
     }
 
     /// Ends the session and waits until the server has ended it too.
@@ -95,4 +106,9 @@ impl Client {
         line.truncate(line.len() - 2);
         line
     }
+}
+
+fn whole(lines: &[Vec<u8>]) -> Vec<u8> {
+    let ended = lines.iter().flat_map(|line| [&line[..], b"\r\n"]);
+    ended.collect::<Vec<_>>().concat()
 }

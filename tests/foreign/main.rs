@@ -12,6 +12,7 @@
 //! in clear, after STLS and over TLS from the first byte, as far as it can.
 
 mod client;
+mod coexistence;
 mod compare;
 mod curl;
 mod dovecot;

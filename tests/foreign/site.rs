@@ -176,6 +176,9 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", log(self.folder.path()));
+        }
         // Both fail where the server has ended, which is what is wanted.
         let _ = self.server.kill();
         let _ = self.server.wait();
