@@ -50,8 +50,7 @@ impl Connection {
         let Some(stored) = size_of_the_one(&file, &snapshot, message, stored) else {
             // A message file never changes (maildir(5)), and its octets have
             // been announced.
-            let name = show(&snapshot, message);
-            tracing::warn!("{name}: another program changed or replaced the file");
+            warn_of_change(&snapshot, message);
             self.context.ring.close(file);
             self.recount(snapshot, message).await;
             return Ok(Outcome::Sent(Err(MessageError::Unreadable)));
@@ -93,10 +92,8 @@ impl Connection {
                 let sending = body_lines.map_or(Sending::Retr, |_| Sending::Top);
                 self.context.counters.message(sending, sent.get());
                 if body_lines.is_none() {
-                    self.note_seen(message);
-                }
-                if stated && body_lines.is_none() {
-                    self.believe(snapshot, message, (sent, stored)).await;
+                    let counted = stated.then_some((sent, stored));
+                    self.retrieved(snapshot, message, counted).await;
                 }
                 Ok(Outcome::Sent(Ok(sent)))
             }
@@ -104,12 +101,21 @@ impl Connection {
         }
     }
 
-    /// A message was retrieved whole.
-    fn note_seen(&mut self, message: MessageNumber) {
+    /// A message was sent whole; `believed` is what was counted where only the
+    /// file's name had told its sizes.
+    async fn retrieved(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        message: MessageNumber,
+        believed: Option<(Octets, u64)>,
+    ) {
         if let Some(maildrop) = &mut self.maildrop
             && self.context.services.mark_seen
         {
             maildrop.seen.get_or_insert_default().insert(message);
+        }
+        if let Some(counted) = believed {
+            self.believe(snapshot, message, counted).await;
         }
     }
 
@@ -315,6 +321,11 @@ fn size_of_the_one(
         && (stat.stx_size == stored || snapshot.is_stated(message) == Some(true))
         && Some(stat.stx_ino) == snapshot.inode(message);
     is_it.then_some(stat.stx_size)
+}
+
+fn warn_of_change(snapshot: &Snapshot, message: MessageNumber) {
+    let name = show(snapshot, message);
+    tracing::warn!("{name}: another program changed or replaced the file");
 }
 
 fn show(snapshot: &Snapshot, message: MessageNumber) -> String {
