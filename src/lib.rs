@@ -21,7 +21,7 @@
 //! * [`ring`]: the shard's `io_uring`: operations as futures that own their memory.
 //!   [`observe`]: counters, latencies, the log.
 //! * [`maildrop`]: Maildir: listing, snapshots, cache, locks, removal.
-//! * [`auth`]: users, password schemes, and who verifies them. [`crew`]: threads
+//! * [`auth`]: users, password schemes, and who verifies them. `crew`: threads
 //!   that do one kind of work.
 //! * [`wire`]: message text to the wire: line ends, dot-stuffing, octets, TOP.
 //! * [`proto`]: commands, lines, replies, message numbers.

@@ -244,7 +244,7 @@ impl Server {
                     let error = result
                         .err()
                         .unwrap_or_else(|| io::Error::other("ended early"));
-                    return Err(ServerError::Shard(number, error));
+                    return Err(not_started(number, error));
                 }
                 // A signal during the start is one to stop: nobody is served yet.
                 Event::Signal(SIGHUP) => {}
@@ -358,10 +358,15 @@ fn listen(config: &Config, shards: usize) -> Result<Sockets, ServerError> {
     Ok((addresses, per_shard))
 }
 
+fn not_started(number: usize, error: io::Error) -> ServerError {
+    RingError::of_start(error)
+        .map_or_else(|error| ServerError::Shard(number, error), ServerError::Ring)
+}
+
 /// Starts a shard, and a thread that says when it has ended.
 fn start_shard(plan: Plan, events: Sender<Event>) -> Result<(), ServerError> {
     let number = plan.number;
-    let fail = |error| ServerError::Shard(number, error);
+    let fail = |error| not_started(number, error);
     let accepting = events.clone();
     let shard: Running = shard::start(plan, move || {
         // Nobody listens only where the server has given up already.

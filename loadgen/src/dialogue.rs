@@ -2,7 +2,7 @@
 //!
 //! No socket and no clock: the engine brings bytes and the time, and sends what
 //! is written to `out`. In lockstep one command is under way at a time; with
-//! pipelining as many as [`PIPELINE`], but never one that depends on a reply
+//! pipelining as many as `PIPELINE`, but never one that depends on a reply
 //! which is still to come: the choice of messages waits for the listings, a
 //! DELE for the message, everything for TLS and AUTH.
 //!

@@ -98,6 +98,24 @@ impl fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
+impl RingError {
+    /// What kept a shard from its start, where it was the limits that glommio's
+    /// rings and buffers meet: it takes 512 KiB of locked memory for granted and
+    /// says so in its own words, and the probe's small ring meets no limit.
+    ///
+    /// # Errors
+    ///
+    /// Gives back what is something else.
+    pub fn of_start(error: io::Error) -> Result<RingError, io::Error> {
+        match error.raw_os_error() {
+            Some(libc::ENOMEM) => Ok(RingError::LockedMemory),
+            Some(libc::EMFILE | libc::ENFILE) => Ok(RingError::Descriptors(error)),
+            None if error.to_string().contains("MemLockLimit") => Ok(RingError::LockedMemory),
+            _ => Err(error),
+        }
+    }
+}
+
 /// Tries a ring with the flags that shards use and asks for every operation.
 ///
 /// # Errors

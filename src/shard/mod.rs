@@ -106,7 +106,7 @@ pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Resul
             let counters = Arc::clone(&plan.ring);
             ring::run(counters, pool, |ring| run(ring, plan, accepting))
         })
-        .map_err(|error| io::Error::other(error.to_string()))?;
+        .map_err(io::Error::from)?;
     Ok(Running { thread })
 }
 

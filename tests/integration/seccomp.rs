@@ -1,4 +1,4 @@
-//! Where `io_uring` is forbidden, the server says so.
+//! Where `io_uring` is forbidden or has too little to live on, the server says so.
 //!
 //! The filter is set by a small C program, since to set one from here would take
 //! unsafe code; a C compiler is what building the server takes anyway.
@@ -68,5 +68,41 @@ fn too_little_locked_memory_is_named_with_its_remedy() {
     let message = Forbid::build().message(libc::ENOMEM);
     for part in ["locked-memory", "ulimit -l", "LimitMEMLOCK="] {
         assert!(message.contains(part), "{message}");
+    }
+}
+
+/// The one message of a server that a shell starts under limits of `ulimit`.
+fn message_under(limits: &str) -> String {
+    let mut command = Command::new("sh");
+    command.arg("-c");
+    command.arg(format!("{limits} && exec \"$0\" \"$@\""));
+    command.arg(PROGRAM);
+    let mut server: Server = Site::with_users(&["ann"]).launch(command);
+    assert_eq!(server.end().code(), Some(1), "{}", server.log());
+    let log = server.log();
+    // The log, where it came to that, begins its lines with the time.
+    let mut messages = log.lines().filter(|line| line.starts_with("popcore: "));
+    let message = messages
+        .next()
+        .unwrap_or_else(|| panic!("no message: {log}"));
+    assert_eq!(messages.next(), None, "{log}");
+    message.to_owned()
+}
+
+#[test]
+fn a_real_limit_of_locked_memory_is_named_with_its_remedy() {
+    let message = message_under("ulimit -l 16");
+    for part in ["locked-memory", "ulimit -l", "LimitMEMLOCK="] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_real_limit_of_descriptors_is_named_with_its_remedy() {
+    for limit in [16, 20, 24] {
+        let message = message_under(&format!("ulimit -n {limit}"));
+        for part in ["ulimit -n", "LimitNOFILE="] {
+            assert!(message.contains(part), "{limit}: {message}");
+        }
     }
 }

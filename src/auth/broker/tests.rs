@@ -238,7 +238,10 @@ fn a_client_that_leaves_during_its_verification_hurts_nobody() {
     drop(first);
     drop(pass);
     assert!(block_on(login(&broker, "joe", "x").expect("room")).is_ok());
-    assert_eq!(count(&broker.counters().verified), 2);
+    // The first is verified all the same, and the second may find it remembered.
+    let verified = count(&broker.counters().verified);
+    assert_eq!(verified + broker.known(), 2);
+    assert!(verified >= 1);
 }
 
 #[test]
