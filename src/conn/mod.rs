@@ -112,6 +112,11 @@ enum Finish {
 impl Finish {
     fn farewell(&self) -> Farewell {
         match self {
+            // Such a client is likely to send on, and a close beneath what arrives
+            // would take the last reply from it.
+            Finish::Ended(End::TooManyBadCommands | End::TooManyAuthFailures) => {
+                Farewell::Lingering
+            }
             Finish::Ended(_) | Finish::Broken(Broken::Closed | Broken::Shutdown) => Farewell::Said,
             Finish::Broken(Broken::Handshake(unsecured)) => match unsecured.why {
                 HandshakeFault::NotTls => Farewell::Explained,

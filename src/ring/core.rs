@@ -238,16 +238,15 @@ impl Core {
             }
             // What does not fit goes first, and nobody waits before it has gone.
             let all_queued = self.waiting.is_empty();
-            let may_wait = all_queued && self.uring.completion().is_empty();
+            let recovers = matches!(patience, Patience::Recover(_));
+            let may_wait = (all_queued || recovers) && self.uring.completion().is_empty();
             let patience = if may_wait { patience } else { Patience::None };
             if patience == Patience::None && !queued && !taskrun && !overflow {
                 return Ok(submitted);
             }
             count(&counters.enters);
             match self.enter_once(patience) {
-                Ok(_) if queued && !matches!(patience, Patience::Recover(_)) => {
-                    submitted = Submitted::Entries;
-                }
+                Ok(_) if queued && !recovers => submitted = Submitted::Entries,
                 Ok(_) => {}
                 // The wait is over, by a timer or by a signal.
                 Err(error) if is_over(&error) => {}
@@ -256,7 +255,7 @@ impl Core {
                 Err(error) if is_transient(&error) => return Ok(Submitted::Refused),
                 Err(error) => return Err(error),
             }
-            if all_queued {
+            if all_queued || recovers {
                 return Ok(submitted);
             }
             while let Some(entry) = self.waiting.front() {

@@ -254,7 +254,6 @@ fn abandon(ring: &Ring, key: usize, source: &Handle, yields_descriptors: bool) {
     drop(core);
     // With its waker, outside the borrow.
     drop(owned);
-    if armed {}
 }
 
 impl Drop for Acceptor {

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use popcore::limits;
 use rustix::event::{PollFd, PollFlags};
 
 use super::client::Client;
@@ -170,5 +171,22 @@ fn the_last_reply_and_the_end_of_the_stream_come_in_one_segment() {
             "{session}: {seen:?}"
         );
         assert_eq!(client.rest(), b"+OK popcore signing off\r\n");
+    }
+}
+
+/// A close beneath octets that nobody read would have the kernel reset the
+/// connection, and take what the client has not read yet.
+#[test]
+fn a_client_that_sends_nonsense_without_end_reads_why_it_is_sent_away() {
+    let server = server();
+    for _ in 0..20 {
+        let mut client = Client::silent(server.site.pop3());
+        client.send("XYZZY\r\n".repeat(4000));
+        let said = String::from_utf8(client.rest()).expect("ASCII");
+        let refusals = said
+            .lines()
+            .filter(|line| line.starts_with("-ERR "))
+            .count();
+        assert_eq!(refusals, usize::from(limits::BAD_COMMANDS), "{said}");
     }
 }

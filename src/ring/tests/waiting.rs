@@ -150,6 +150,29 @@ fn submissions_that_the_kernel_refuses_go_out_later() {
     });
 }
 
+/// Entries that found the queue full do not keep the driver from its rest.
+#[test]
+fn a_driver_rests_after_a_refusal_also_where_entries_wait_for_room() {
+    const READS: usize = 32;
+    let sizes = Sizes {
+        submissions: 4,
+        ..Sizes::default()
+    };
+    on_a_ring_of(sizes, |ring| async move {
+        let zero = handle(std::fs::File::open("/dev/zero").expect("there"));
+        ring.shared.core.borrow_mut().refusals = 2;
+        let begun = Instant::now();
+        let reads: Vec<_> = (0..READS)
+            .map(|_| ring.read_at(&zero, Vec::with_capacity(8), 0, 8))
+            .collect();
+        for read in reads {
+            assert_eq!(read.await.0.expect("read"), 8);
+        }
+        assert!(ring.counters().queue_full() > 0, "all found room");
+        assert!(begun.elapsed() >= 2 * limits::RING_REST, "it did not rest");
+    });
+}
+
 #[test]
 #[should_panic(expected = "no panic: ")]
 fn a_panic_of_work_for_the_pool_is_the_shards() {
