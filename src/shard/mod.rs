@@ -83,7 +83,7 @@ impl Running {
     pub fn join(self) -> io::Result<()> {
         match self.thread.join() {
             Ok(result) => result,
-            Err(error) => Err(io::Error::other(error.to_string())),
+            Err(error) => Err(io::Error::from(error)),
         }
     }
 }
