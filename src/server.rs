@@ -11,7 +11,8 @@
 //! a supervisor that restarts the process serves everybody, where a process with
 //! a dead shard would refuse a part of its clients for as long as it lives.
 
-use std::fmt;
+mod error;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -31,13 +32,15 @@ use crate::auth::{self, Broker};
 use crate::config::{Config, DirectoryOptions, RunAs, Shards, TlsMode};
 use crate::conn::Services;
 use crate::limits;
-use crate::maildrop::{self, Maildrops, Template, TemplateError};
+use crate::maildrop::{self, Maildrops, Template};
 use crate::observe::{self, Log, Metrics, ShardWriter, Sparing};
 use crate::ring::{self, RingError};
 use crate::session::Policy;
-use crate::shard::listener::{self, ListenError};
+use crate::shard::listener;
 use crate::shard::{self, Listener, Order, Orders, Plan, Running};
-use crate::tls::{self, CertificateError, CertificateMetrics, Keeper, Watch};
+use crate::tls::{self, CertificateMetrics, Keeper, Watch};
+
+pub use self::error::ServerError;
 
 /// What the server listens on, with the ports the kernel chose for port 0.
 #[derive(Debug)]
@@ -47,65 +50,6 @@ pub struct Ready {
     /// The administrator's listener.
     pub admin: Option<SocketAddr>,
 }
-
-/// Why the server cannot start or go on. Its text names cause and remedy.
-#[derive(Debug)]
-pub enum ServerError {
-    /// No ring can be had here.
-    Ring(RingError),
-    /// An address cannot be listened on.
-    Listen(ListenError),
-    /// A certificate cannot be served.
-    Certificate(CertificateError),
-    /// Files of certificates cannot be watched.
-    Watch(io::Error),
-    /// The path template cannot be used.
-    Template(TemplateError),
-    /// The path template of indexes cannot be used.
-    Index(TemplateError),
-    /// Privileges cannot be dropped.
-    Privileges(io::Error),
-    /// The log cannot be opened.
-    Log(observe::LogError),
-    /// Users cannot be looked up.
-    Auth(auth::StartError),
-    /// The administrator's listener cannot be opened.
-    Admin(admin::AdminError),
-    /// Signals cannot be received.
-    Signals(io::Error),
-    /// The CPUs of this process cannot be told.
-    Cpus(io::Error),
-    /// A shard could not start or failed.
-    Shard(usize, io::Error),
-}
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServerError::Ring(error) => error.fmt(f),
-            ServerError::Listen(error) => error.fmt(f),
-            ServerError::Certificate(error) => error.fmt(f),
-            ServerError::Watch(error) => write!(f, "no thread for certificates: {error}"),
-            ServerError::Template(error) => write!(f, "maildrop.path: {error}"),
-            ServerError::Index(error) => write!(f, "maildrop.index: {error}"),
-            ServerError::Privileges(error) => write!(
-                f,
-                "privileges cannot be dropped: {error}; start as root, or leave server.user and \
-                 server.group out"
-            ),
-            ServerError::Log(error) => error.fmt(f),
-            ServerError::Auth(error) => error.fmt(f),
-            ServerError::Admin(error) => error.fmt(f),
-            ServerError::Signals(error) => write!(f, "signals cannot be received: {error}"),
-            ServerError::Cpus(error) => {
-                write!(f, "the CPUs of this process cannot be told: {error}")
-            }
-            ServerError::Shard(number, error) => write!(f, "shard {number}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ServerError {}
 
 /// What the main thread waits for.
 enum Event {
