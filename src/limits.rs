@@ -98,6 +98,10 @@ pub const FAREWELL: Duration = Duration::from_secs(2);
 /// See [`FAREWELL`].
 pub const FAREWELL_OCTETS: usize = 64 * 1024;
 
+/// Least limit of open files with which a server starts: twice that with which one
+/// of two shards was seen to start and to serve nobody.
+pub const DESCRIPTORS: u64 = 48;
+
 /// Threads of a shard for what may wait on a disk: listings and removals.
 pub const POOL_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("not 0");
 

@@ -78,7 +78,7 @@ enum Phase {
 /// Why the server could not start, or which shard failed.
 pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
     let started = SystemTime::now();
-    raise_descriptor_limit();
+    raise_descriptor_limit()?;
     ring::probe().map_err(ServerError::Ring)?;
     let cpus = shard_cpus(config.server.shards).map_err(ServerError::Cpus)?;
     let tls = Tls::start(config, cpus.len())?;
@@ -340,14 +340,20 @@ fn signals(events: Sender<Event>) -> io::Result<()> {
 }
 
 /// Raises the soft limit of open files to the hard one; where even that fails,
-/// the listeners back off at the limit there is.
-fn raise_descriptor_limit() {
+/// the listeners back off at the limit there is. One that a start alone would meet
+/// is refused here: glommio panics where it meets it.
+fn raise_descriptor_limit() -> Result<(), ServerError> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    if limit.maximum.is_some_and(|most| most < limits::DESCRIPTORS) {
+        let error = io::Error::from_raw_os_error(libc::EMFILE);
+        return Err(ServerError::Ring(RingError::Descriptors(error)));
+    }
+    Ok(())
 }
 
 /// One CPU for each shard: those of the affinity mask in turn.

@@ -99,7 +99,7 @@ fn a_real_limit_of_locked_memory_is_named_with_its_remedy() {
 
 #[test]
 fn a_real_limit_of_descriptors_is_named_with_its_remedy() {
-    for limit in [12, 16] {
+    for limit in [12, 16, 24, 40] {
         let message = message_under(&format!("ulimit -n {limit}"));
         for part in ["ulimit -n", "LimitNOFILE="] {
             assert!(message.contains(part), "{limit}: {message}");
