@@ -262,6 +262,18 @@ impl Value for u64 {
     }
 }
 
+/// A duration as it was written, not yet read.
+pub(super) struct PeriodText(pub(super) String);
+
+impl Value for PeriodText {
+    const WANTED: &'static str = "a duration with its unit";
+    const REMEDY: &'static str =
+        "write a whole number with a unit, in double quotes, such as \"500ms\", \"30s\", \"10m\"";
+    fn from_value(value: &DeValue<'_>) -> Option<Self> {
+        String::from_value(value).map(Self)
+    }
+}
+
 impl Value for Vec<String> {
     const WANTED: &'static str = "a list of strings";
     const REMEDY: &'static str = "write it as [\"first\", \"second\"]";
@@ -279,8 +291,9 @@ pub(super) enum NameOrNumber {
 }
 
 impl Value for NameOrNumber {
-    const WANTED: &'static str = "a string or a whole number";
-    const REMEDY: &'static str = "put a name in double quotes, write a number without";
+    const WANTED: &'static str = "a string or a whole number from 0";
+    const REMEDY: &'static str =
+        "put a name in double quotes, write a number without quotes and sign";
     fn from_value(value: &DeValue<'_>) -> Option<Self> {
         if let Some(number) = u64::from_value(value) {
             return Some(Self::Number(number));

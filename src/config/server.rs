@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::unistd::{self, Gid, Group, Uid, User};
 
-use super::file::{Field, File, NameOrNumber, Place, Section, nearest};
+use super::file::{Field, File, NameOrNumber, PeriodText, Place, Section, Value, nearest};
 use super::process::Process;
 use super::{
     LimitOptions, LogLevel, LogOptions, LogTarget, RunAs, ServerOptions, Shards, duration,
@@ -33,7 +33,7 @@ pub(super) fn server(mut section: Section<'_>, process: &Process) -> Option<Serv
 
 pub(super) fn limits(mut section: Section<'_>) -> Option<LimitOptions> {
     let file = section.file();
-    let idle = match section.take::<String>("idle") {
+    let idle = match section.take::<PeriodText>("idle") {
         None => Some(limits::SHORTEST_IDLE),
         Some(field) => read_period(file, field).and_then(|(idle, place)| {
             if idle < limits::SHORTEST_IDLE {
@@ -44,7 +44,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Option<LimitOptions> {
             Some(idle)
         }),
     };
-    let login = match section.take::<String>("login") {
+    let login = match section.take::<PeriodText>("login") {
         None => Some(Duration::from_mins(1)),
         Some(field) => read_period(file, field).and_then(|(login, place)| {
             if login < Duration::from_secs(1) {
@@ -158,19 +158,18 @@ pub(super) fn period(
     name: &'static str,
     default: Duration,
 ) -> Option<Duration> {
-    match section.take::<String>(name) {
+    match section.take::<PeriodText>(name) {
         None => Some(default),
         Some(field) => read_period(section.file(), field).map(|(period, _)| period),
     }
 }
 
-fn read_period(file: &File<'_>, field: Field<String>) -> Option<(Duration, Place)> {
-    let (text, place) = field.split();
+fn read_period(file: &File<'_>, field: Field<PeriodText>) -> Option<(Duration, Place)> {
+    let (PeriodText(text), place) = field.split();
     match duration::parse(&text) {
         Ok(period) => Some((period, place)),
         Err(error) => {
-            let remedy = "write a whole number with a unit, such as \"500ms\", \"30s\", \"10m\"";
-            file.reject(&place, format!("{text:?} {error}"), remedy);
+            file.reject(&place, format!("{text:?} {error}"), PeriodText::REMEDY);
             None
         }
     }

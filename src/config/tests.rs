@@ -196,13 +196,23 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "[server]",
+        "shards = -1",
+        "2: server.shards: is an integer, not a string or a whole number from 0; put a name in double quotes, write a number without quotes and sign",
+    ),
+    (
+        "[server]",
+        "drain = 30",
+        "2: server.drain: is an integer, not a duration with its unit; write a whole number with a unit, in double quotes, such as \"500ms\", \"30s\", \"10m\"",
+    ),
+    (
+        "[server]",
         "shards = 0",
         "2: server.shards: 0 is not a number of shards; set it to \"auto\" or to a number from 1 to 8192",
     ),
     (
         "[server]",
         "drain = \"30\"",
-        "2: server.drain: \"30\" is not a duration; write a whole number with a unit, such as \"500ms\", \"30s\", \"10m\"",
+        "2: server.drain: \"30\" is not a duration; write a whole number with a unit, in double quotes, such as \"500ms\", \"30s\", \"10m\"",
     ),
     (
         "[server]",
@@ -247,7 +257,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[auth]",
         "failure_delay = \"1y\"",
-        "10: auth.failure_delay: \"1y\" is not a duration; write a whole number with a unit, such as \"500ms\", \"30s\", \"10m\"",
+        "10: auth.failure_delay: \"1y\" is not a duration; write a whole number with a unit, in double quotes, such as \"500ms\", \"30s\", \"10m\"",
     ),
     (
         "[[auth.directory]]",
