@@ -19,7 +19,7 @@ const LISTENING: &str = "0A";
 /// A server that also listens on `[::1]`, on a port of the kernel's choice.
 fn server(shards: usize) -> Server {
     let mut site = Site::with_users(&["ann"]);
-    site.shards = shards;
+    site.shards = shards.to_string();
     site.more = "[[listener]]\naddress = \"[::1]:0\"\ntls = \"none\"\n";
     site.mailbox("ann").fill(3);
     site.start()

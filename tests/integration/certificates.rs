@@ -354,7 +354,7 @@ fn a_broken_pair_keeps_the_old_one_and_says_so() {
 #[test]
 fn sessions_resume_on_every_shard_and_early_data_is_refused() {
     let mut site = Site::with_users(&["ann"]);
-    site.shards = 4;
+    site.shards = "4".into();
     let server = site.start();
     for version in BOTH {
         let config = config(&Wish {

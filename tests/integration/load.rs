@@ -191,7 +191,7 @@ fn a_client_that_does_not_read_costs_no_other_session() {
         .deliver("new/1.m", b"a large message\n".repeat(2 << 20));
     site.mailbox("bob").fill(3);
     let mut site = site;
-    site.shards = 1;
+    site.shards = "1".into();
     let server = site.start();
     let mut stalled = server.log_in("ann");
     stalled.send("RETR 1\r\n".repeat(500));

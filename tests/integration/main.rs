@@ -12,6 +12,7 @@ mod chaos;
 mod client;
 mod demo;
 mod descriptors;
+mod kernel;
 mod kill;
 mod load;
 mod lock;

@@ -29,7 +29,8 @@ const ADMIN: u16 = 10_080;
 pub(crate) struct Site {
     folder: TempDir,
     host: Ipv4Addr,
-    pub(crate) shards: usize,
+    /// As in the configuration: a number, or `"auto"` with its quotes.
+    pub(crate) shards: String,
     pub(crate) plaintext: bool,
     pub(crate) failure_delay: &'static str,
     pub(crate) login: &'static str,
@@ -58,7 +59,7 @@ impl Site {
         let site = Site {
             folder,
             host: unused_address(),
-            shards: 2,
+            shards: "2".into(),
             plaintext: true,
             failure_delay: "0s",
             login: "60s",

@@ -106,7 +106,9 @@ impl Generator {
                 words.extend(["-p", NAME, "--"]);
                 words.join(" ")
             }
-            None => self.program.display().to_string(),
+            None if self.program.is_file() => self.program.display().to_string(),
+            // Installed elsewhere, if at all.
+            None => NAME.into(),
         }
     }
 
@@ -173,6 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let generator = Generator::new(folder.path(), None);
         let error = generator.ready().expect_err("absent").to_string();
+        assert_eq!(generator.command_line(), NAME);
         assert!(
             error.contains("`cargo build --release --workspace`"),
             "{error}"
