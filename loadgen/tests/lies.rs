@@ -417,15 +417,23 @@ fn arguments_that_make_no_sense_are_refused_with_a_reason() {
             "--profile poll --sessions 1 --users u --repeat 2 --hdr /nowhere/h",
             "--hdr /nowhere/h-1",
         ),
-        (
-            "--profile poll --sessions 1 --users u --csv /",
-            "--csv /: is a folder",
-        ),
     ] {
         let run = run("127.0.0.1:1", arguments);
         assert_eq!(run.code, Some(2), "{arguments}: {}", run.shown);
         assert!(run.shown.contains(reason), "{arguments}: {}", run.shown);
     }
+    let folder = tempfile::tempdir().expect("a folder");
+    let csv = format!("--csv {}", folder.path().display());
+    let refused = run(
+        "127.0.0.1:1",
+        &format!("--profile poll --sessions 1 --users u {csv}"),
+    );
+    assert_eq!(refused.code, Some(2), "{}", refused.shown);
+    assert!(
+        refused.shown.contains(&format!("{csv}: is a folder")),
+        "{}",
+        refused.shown
+    );
     let run = run(
         "127.0.0.1:1",
         "--profile poll --sessions 1 --users u --server-pid 4194999",
