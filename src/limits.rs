@@ -73,8 +73,12 @@ pub const TICKET_SECRET_MOST: usize = 1024;
 /// new configuration for every shard.
 pub const TICKET_LIFETIME_LEAST: Duration = Duration::from_secs(2);
 
-/// Time between two looks at the files of certificates and keys.
+/// Least time between two looks at the files of certificates and keys.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(1);
+
+/// Most time between two looks at them, for file systems that do not tell of what
+/// other machines change: a certificate is renewed days before its end.
+pub const CERTIFICATE_ROUND: Duration = Duration::from_mins(5);
 
 /// Octets of a file of certificates or keys that are read: a thousand
 /// certificates.

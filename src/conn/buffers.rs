@@ -31,6 +31,16 @@ impl Purpose {
             Purpose::Window
         }
     }
+
+    /// The smallest buffer that holds the records of so much text, or the largest
+    /// there is.
+    pub(super) fn for_records(octets: usize) -> Purpose {
+        if octets + limits::RECORD_OVERHEAD <= limits::REPLY_BUFFER {
+            Purpose::Reply
+        } else {
+            Purpose::Records
+        }
+    }
 }
 
 /// Free buffers.

@@ -176,15 +176,13 @@ impl Link {
 
     /// The clear text of records, of which there may be none.
     async fn decrypt(&mut self, received: Vec<u8>) -> Result<Vec<u8>, Broken> {
-        let Transport::Tls(secured) = &mut self.transport else {
-            unreachable!("only TLS has records");
-        };
+        let secured = self.secured();
         let (mut clear, mut records) = (Vec::new(), Vec::new());
         let taken = secured.receive(received, &mut clear, &mut records);
         let closed = secured.is_closed();
         // An answer to a key update, or the alert that says what is wrong.
         if !records.is_empty() {
-            self.send_raw(records).await?;
+            self.send_records(records).await?;
         }
         taken.map_err(Broken::Tls)?;
         if clear.is_empty() && closed {
@@ -234,31 +232,56 @@ impl Link {
     /// Leaves the last reply with the kernel, which sends it in one segment with the
     /// end of the stream (`MSG_MORE` of `send(2)`): [`Link::say_goodbye`] must
     /// follow without any wait between. Says how many octets it took; the others
-    /// are to be sent as usual.
-    pub(super) fn begin_last(&self, clear: &[u8]) -> usize {
-        match self.transport {
-            Transport::Clear => self.send_last(clear),
-            Transport::Tls(_) => 0,
+    /// are to be sent as usual, and so is what [`Link::is_behind`] tells of.
+    pub(super) fn begin_last(&mut self, clear: &[u8]) -> Result<usize, Broken> {
+        let Transport::Tls(secured) = &mut self.transport else {
+            return Ok(send_last(&self.socket, clear));
+        };
+        if !clear.is_empty() {
+            let records = self.context.buffers.lend(Purpose::for_records(clear.len()));
+            let offer = |records: &[u8]| send_last(&self.socket, records);
+            let records = secured.offer(clear, records, offer).map_err(Broken::Tls)?;
+            self.context.buffers.take_back(records);
+        }
+        Ok(clear.len())
+    }
+
+    /// Whether records are left to be sent, by [`Link::send`] of nothing more.
+    pub(super) fn is_behind(&self) -> bool {
+        match &self.transport {
+            Transport::Clear => false,
+            Transport::Tls(secured) => secured.is_behind(),
         }
     }
 
     async fn encrypt(&mut self, mut clear: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        if let Some(records) = self.secured().take_left() {
+            let records = self.send_records(records).await?;
+            self.context.buffers.take_back(records);
+        }
         for text in clear.chunks(limits::RECORDS_TEXT) {
-            let Transport::Tls(secured) = &mut self.transport else {
-                unreachable!("only TLS has records");
-            };
-            let purpose = if text.len() + limits::RECORD_OVERHEAD <= limits::REPLY_BUFFER {
-                Purpose::Reply
-            } else {
-                Purpose::Records
-            };
-            let mut records = self.context.buffers.lend(purpose);
-            secured.encrypt(text, &mut records).map_err(Broken::Tls)?;
-            let records = self.send_raw(records).await?;
+            let mut records = self.context.buffers.lend(Purpose::for_records(text.len()));
+            let made = self.secured().encrypt(text, &mut records);
+            made.map_err(Broken::Tls)?;
+            let records = self.send_records(records).await?;
             self.context.buffers.take_back(records);
         }
         clear.clear();
         Ok(clear)
+    }
+
+    fn secured(&mut self) -> &mut Secured {
+        let Transport::Tls(secured) = &mut self.transport else {
+            unreachable!("only TLS has records");
+        };
+        secured
+    }
+
+    async fn send_records(&mut self, records: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        self.secured().sending();
+        let records = self.send_raw(records).await?;
+        self.secured().sent();
+        Ok(records)
     }
 
     /// Sends octets as they are. Not an `async fn`: the future would keep its
@@ -359,12 +382,12 @@ impl Link {
         const TLS_IS_SPOKEN: &[u8] = b"-ERR TLS is spoken here from the first octet\r\n";
         match farewell {
             Farewell::None => return,
-            Farewell::Explained => drop(self.send_last(TLS_IS_SPOKEN)),
+            Farewell::Explained => drop(send_last(&self.socket, TLS_IS_SPOKEN)),
             Farewell::Said | Farewell::Lingering => {
                 if let Transport::Tls(secured) = &mut self.transport {
                     let mut records = Vec::new();
                     secured.close(&mut records);
-                    self.send_last(&records);
+                    send_last(&self.socket, &records);
                 }
             }
         }
@@ -373,14 +396,6 @@ impl Link {
         if farewell != Farewell::Said {
             Box::pin(self.linger()).await;
         }
-    }
-
-    /// The last octets of a connection, as many as the socket has room for; they
-    /// leave with the end of the stream.
-    fn send_last(&self, octets: &[u8]) -> usize {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
-        // A connection that has failed takes none, and will say so.
-        rustix::net::send(self.socket.as_fd(), octets, flags).unwrap_or(0)
     }
 
     /// Takes what the client still sends until it has heard of the end.
@@ -406,4 +421,12 @@ impl Link {
         drop(receiver);
         context.ring.close(socket);
     }
+}
+
+/// The last octets of a connection, as many as the socket has room for; they
+/// leave with the end of the stream.
+fn send_last(socket: &Handle, octets: &[u8]) -> usize {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+    // A connection that has failed takes none, and will say so.
+    rustix::net::send(socket.as_fd(), octets, flags).unwrap_or(0)
 }

@@ -296,11 +296,9 @@ impl Connection {
                         Box::pin(self.let_go()).await;
                     }
                     self.maildrop = None;
-                    let taken = self.link.begin_last(self.out.as_bytes());
-                    if taken < self.out.as_bytes().len() {
-                        self.out.buffer_mut().drain(..taken);
-                        self.flush().await?;
-                    }
+                    let taken = self.link.begin_last(self.out.as_bytes())?;
+                    self.out.buffer_mut().drain(..taken);
+                    self.flush().await?;
                     return Ok(end);
                 }
             };
@@ -355,7 +353,7 @@ impl Connection {
     /// is boxed: it is as large as all of an idle connection's future beside it.
     async fn flush(&mut self) -> Result<(), Broken> {
         let mut buffer = std::mem::replace(&mut self.out, Output::new(Vec::new())).into_buffer();
-        if !buffer.is_empty() {
+        if !buffer.is_empty() || self.link.is_behind() {
             buffer = Box::pin(self.link.send(buffer)).await?;
         }
         self.context.buffers.take_back(buffer);

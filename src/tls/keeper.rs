@@ -1,16 +1,17 @@
 //! What is served now, and its files.
 //!
 //! Everything of TLS that lives in a file (certificates with their keys, the
-//! clients' authority, the secrets of tickets) is looked at once a second on
-//! a thread of its own. What has changed, and stands still, is read; where it is
-//! right, each shard gets a new configuration for its next handshake, and where
-//! it is not, the one before stays and the log says so. Sessions hold what they
-//! began with. A look costs a `stat` for each file; inotify was rejected, because
-//! it sees neither a renewed target behind a symbolic link, which is how most
-//! programs renew, nor a change on another machine.
+//! clients' authority, the secrets of tickets) is looked at on a thread of its own,
+//! when that has heard of something and now and then. What has changed, and stands
+//! still, is read; where it is right, each shard gets a new configuration for its
+//! next handshake, and where it is not, the one before stays and the log says so.
+//! Sessions hold what they began with. A look costs a `stat` for each file, and is
+//! the only thing that is believed: to be told that something happened is a reason
+//! to look.
 //!
-//! "Stands still" means the same in two looks: chain and key are two files, and
-//! between the writing of one and of the other they do not fit.
+//! "Stands still" means the same in two looks, [`limits::CERTIFICATE_LOOK`] apart:
+//! chain and key are two files, and between the writing of one and of the other
+//! they do not fit.
 //!
 //! A configuration never changes. Each shard has a copy of its own, behind a lock
 //! that only this thread ever contends for, so that handshakes of different
@@ -21,7 +22,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 
@@ -33,6 +34,8 @@ use crate::config::{ClientCertificates, TlsOptions};
 
 /// Days before its end from which a certificate is worth a warning.
 const SOON: i64 = 7;
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// A shard's configuration for its next handshake.
 #[derive(Clone, Debug)]
@@ -251,8 +254,30 @@ impl Keeper {
         configs.collect()
     }
 
-    /// One look at the files and at the clock.
-    pub(super) fn look(&mut self, now: SystemTime) {
+    /// All files that are looked at.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let files = self.watched.iter().flat_map(|watched| &watched.files);
+        files.cloned().collect()
+    }
+
+    /// How long after `now` there is something to do if no file changes: keys of
+    /// tickets have their lifetime, and certificates are counted in days.
+    pub(super) fn rest(&self, now: SystemTime) -> Duration {
+        let since = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let lifetime = self.options.ticket_lifetime.max(Duration::from_secs(1));
+        let to_next = |period: Duration| {
+            let period = period.as_secs();
+            let next = (since.as_secs() / period + 1) * period;
+            Duration::from_secs(next).saturating_sub(since)
+        };
+        to_next(lifetime).min(to_next(DAY))
+    }
+
+    /// One look at the files and at the clock. Says whether a file has changed and
+    /// has not been seen to stand still.
+    pub(super) fn look(&mut self, now: SystemTime) -> bool {
         let mut renewed = false;
         for at in 0..self.watched.len() {
             let watched = &mut self.watched[at];
@@ -282,6 +307,7 @@ impl Keeper {
             }
         }
         self.warn_of_ends(now);
+        self.watched.iter().any(|part| part.seen != part.read)
     }
 
     /// Reads a part whose files have changed; whether there is something new.
@@ -317,11 +343,10 @@ impl Keeper {
 
     /// Says once a day which certificates end soon.
     fn warn_of_ends(&mut self, now: SystemTime) {
-        const DAY: u64 = 24 * 60 * 60;
         let since = now
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let today = Some(since.as_secs() / DAY);
+        let today = Some(since.as_secs() / DAY.as_secs());
         if self.warned == today {
             return;
         }

@@ -4,7 +4,8 @@
 //! The connection moves bytes; `secured` turns records into clear text and back,
 //! without IO. A handshake begins with the configuration of its moment:
 //! `keeper` reads and renews what that is made of, `protocol` says what of TLS is
-//! spoken, `chooser` which certificate a client gets, `tickets` how it resumes.
+//! spoken, `chooser` which certificate a client gets, `tickets` how it resumes;
+//! `watch` is the thread that has files read again, and `folders` wakes it.
 //!
 //! Invariants: an idle connection holds its keys and little else; a shard reads
 //! no file and shares no memory that it writes; what a handshake began with it
@@ -12,6 +13,7 @@
 
 mod certificate;
 mod chooser;
+mod folders;
 mod hello;
 mod keeper;
 mod metrics;

@@ -12,6 +12,8 @@
 //!   next, and nothing else ever is: its own positions point into it.
 //! - Records leave in the order in which rustls made them, an answer to a key
 //!   update or an alert before the text behind it.
+//! - Nothing is made behind records that a socket may have cut off: the end of
+//!   such a connection is not announced, and so is seen to be none.
 //! - A fault ends the connection, and the alert that says why has been handed
 //!   out with it.
 
@@ -85,6 +87,18 @@ pub struct Secured {
     received: usize,
     version: Option<ClientVersion>,
     closed: bool,
+    outgoing: Outgoing,
+}
+
+/// What became of the records that were made.
+enum Outgoing {
+    /// All have left.
+    Gone,
+    /// The socket had no room for these, which come before any other.
+    Left(Vec<u8>),
+    /// They are under way. Where that was given up, they may have been cut off
+    /// anywhere, and nothing behind them could be understood.
+    UnderWay,
 }
 
 /// What a look at the received octets came to.
@@ -108,6 +122,7 @@ impl Secured {
             received: 0,
             version: None,
             closed: false,
+            outgoing: Outgoing::Gone,
         })
     }
 
@@ -269,8 +284,60 @@ impl Secured {
         })
     }
 
-    /// Says that we send no more (`close_notify`): RFC 8446, section 6.1.
+    /// Turns `clear` into records in the empty buffer `records`, and offers them to
+    /// the socket: `offer` says how many octets that took. The others are left, for
+    /// [`Secured::take_left`]. A buffer comes back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Secured::encrypt`].
+    pub fn offer(
+        &mut self,
+        clear: &[u8],
+        mut records: Vec<u8>,
+        offer: impl FnOnce(&[u8]) -> usize,
+    ) -> Result<Vec<u8>, TlsFault> {
+        assert!(matches!(self.outgoing, Outgoing::Gone), "records in order");
+        self.encrypt(clear, &mut records)?;
+        let taken = offer(&records);
+        if taken < records.len() {
+            self.outgoing = Outgoing::Left(records.split_off(taken));
+        }
+        Ok(records)
+    }
+
+    /// Whether records are left that no socket has taken.
+    pub fn is_behind(&self) -> bool {
+        matches!(self.outgoing, Outgoing::Left(_))
+    }
+
+    /// The records that are left, to be sent before any other.
+    pub fn take_left(&mut self) -> Option<Vec<u8>> {
+        match std::mem::replace(&mut self.outgoing, Outgoing::Gone) {
+            Outgoing::Left(records) => Some(records),
+            other => {
+                self.outgoing = other;
+                None
+            }
+        }
+    }
+
+    /// All records that were made are on their way.
+    pub fn sending(&mut self) {
+        self.outgoing = Outgoing::UnderWay;
+    }
+
+    /// They have left.
+    pub fn sent(&mut self) {
+        self.outgoing = Outgoing::Gone;
+    }
+
+    /// Says that we send no more (`close_notify`): RFC 8446, section 6.1. Behind
+    /// records that have not left whole nothing is said.
     pub fn close(&mut self, records: &mut Vec<u8>) {
+        if !matches!(self.outgoing, Outgoing::Gone) {
+            return;
+        }
         let done = self.write(records, |traffic, records| {
             let begin = records.len();
             records.resize(begin + limits::RECORD_OVERHEAD, 0);

@@ -6,6 +6,10 @@
 //! does not have that one, the one to read and write them. It serves nobody and
 //! reads nothing but the files that the configuration names. A process beside
 //! the server that keeps root was rejected: it would be more, not less, to trust.
+//!
+//! It sleeps until the kernel tells of a change to the files (`folders`), the keys
+//! of tickets or the day have come to their end, or [`limits::CERTIFICATE_ROUND`]
+//! has passed, for what the kernel does not tell of: an idle server uses no CPU.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,6 +18,7 @@ use std::time::SystemTime;
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::folders::Folders;
 use super::keeper::Keeper;
 use crate::limits;
 
@@ -63,9 +68,30 @@ fn watch(mut keeper: Keeper, order: &Receiver<()>, narrow: bool) {
              let that user read them, or restart after a renewal"
         );
     }
+    let mut folders = Folders::default();
+    let mut told = None;
     loop {
-        keeper.look(SystemTime::now());
+        // In this order: what changes behind the look is told of.
+        let deaf = folders.listen_to(&keeper.files()).err();
+        let changing = keeper.look(SystemTime::now());
+        // After whatever was heard, too: a busy folder costs a look a second.
         thread::sleep(limits::CERTIFICATE_LOOK);
+        let deaf = deaf.map(|error| error.to_string());
+        match &deaf {
+            None if changing => {}
+            None => {
+                let rest = keeper.rest(SystemTime::now());
+                folders.wait(rest.min(limits::CERTIFICATE_ROUND));
+            }
+            Some(fault) if deaf != told => tracing::warn!(
+                "{fault}: of changes to files of certificates and keys nothing is told, and they \
+                 are looked at every {:?}; let server.user read their folders, or raise \
+                 fs.inotify.max_user_watches and max_user_instances",
+                limits::CERTIFICATE_LOOK
+            ),
+            Some(_) => {}
+        }
+        told = deaf;
     }
 }
 

@@ -1,10 +1,13 @@
 //! The system calls of a poll of a maildrop in which nothing changed: a lock that is
-//! taken and let go, and two stamps, however many messages there are.
+//! taken and let go, and two stamps, however many messages there are. And those of
+//! a server that nobody asks for anything: none.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -27,22 +30,7 @@ fn poll(site: &Site, messages: usize) {
 /// What the server asked of the kernel for files while sessions were played.
 fn traced(site: &Site, messages: usize) -> Vec<String> {
     let output = site.home().join("trace");
-    let mut tracer = Command::new("strace")
-        .args([
-            "-f",
-            "-qq",
-            "-e",
-            "trace=%file,getdents64,fcntl,read,pread64",
-            "-o",
-        ])
-        .arg(&output)
-        .arg("-p")
-        .arg(site.pid().to_string())
-        .env("LC_ALL", "C")
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("strace is installed (Debian: strace)");
-    await_attached(site.pid(), &mut tracer);
+    let mut tracer = trace(site, "%file,getdents64,fcntl,read,pread64", &output);
     for _ in 0..POLLS {
         poll(site, messages);
     }
@@ -56,16 +44,33 @@ fn traced(site: &Site, messages: usize) -> Vec<String> {
             .map_or("", |(_, call)| call.trim_start());
         let lock = call.starts_with("fcntl(") && call.contains("F_OFD_SETLK");
         let ours = call.contains("mail/") || call.starts_with("getdents64(");
-        // The files of certificates are looked at once a second.
+        // The files of certificates are looked at where something happens to them.
         let certificates = call.contains(".pem\"");
         lock || ours || (call.starts_with("statx(") && !certificates)
     };
     lines.filter(of_files).collect()
 }
 
+/// Has strace write these calls of the server's threads to a file.
+fn trace(site: &Site, calls: &str, output: &Path) -> Child {
+    let mut tracer = Command::new("strace")
+        .args(["-f", "-qq", "-e"])
+        .arg(format!("trace={calls}"))
+        .arg("-o")
+        .arg(output)
+        .arg("-p")
+        .arg(site.pid().to_string())
+        .env("LC_ALL", "C")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("strace is installed (Debian: strace)");
+    await_attached(site.pid(), &mut tracer);
+    tracer
+}
+
 /// Waits until every thread of the server is traced.
-fn await_attached(pid: u32, tracer: &mut std::process::Child) {
-    let started = std::time::Instant::now();
+fn await_attached(pid: u32, tracer: &mut Child) {
+    let started = Instant::now();
     let tasks = format!("/proc/{pid}/task");
     loop {
         let attached = fs::read_dir(&tasks).expect("it runs").all(|task| {
@@ -81,7 +86,7 @@ fn await_attached(pid: u32, tracer: &mut std::process::Child) {
             "strace ended"
         );
         assert!(started.elapsed().as_secs() < 60, "strace does not attach");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -113,4 +118,35 @@ fn an_unchanged_maildrop_of_any_size_costs_a_lock_and_two_stamps() {
         assert_eq!(calls.len(), 6 * POLLS, "{calls:#?}");
         site.stop();
     }
+}
+
+/// Nothing looks for anything now and then: what an idle machine costs is asleep.
+#[test]
+fn an_idle_server_makes_no_system_call() {
+    const QUIET: Duration = Duration::from_secs(5);
+    let site = Site::start_after(&[], "", |folder| fill(folder, 3));
+    poll(&site, 3);
+    // One that is logged in and says nothing; its autologout is minutes away.
+    let idle = Client::login(site.port(Protection::Clear), USER, PASSWORD);
+    let output = site.home().join("trace");
+    let mut tracer = trace(&site, "all", &output);
+    let begun = Instant::now();
+    let (mut seen, mut since) = (0, begun);
+    // What the start and the session have left to do comes to its end.
+    while since.elapsed() < QUIET {
+        let told = fs::metadata(&output).expect("a trace").len();
+        if told != seen {
+            (seen, since) = (told, Instant::now());
+        }
+        assert!(
+            begun.elapsed().as_secs() < 60,
+            "{}",
+            fs::read_to_string(&output).expect("a trace")
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    signal(&tracer, Signal::INT);
+    tracer.wait().expect("a child");
+    idle.quit();
+    site.stop();
 }

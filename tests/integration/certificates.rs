@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -335,6 +336,51 @@ fn renewal_and_rotation_under_load_fail_no_session() {
     );
 }
 
+/// How certbot and Kubernetes renew: no octet of a file that was read changes, and
+/// nothing happens in the folder of the files that are configured.
+#[test]
+fn a_pair_behind_links_is_renewed_at_once() {
+    let site = Site::with_users(&["ann"]);
+    let folder = site.path().to_owned();
+    for version in 1..=3 {
+        fs::create_dir_all(folder.join(format!("..{version}"))).expect("made");
+    }
+    let first = write_pair(&folder.join("..1"), "pop", &["localhost"], &elliptic());
+    let second = write_pair(&folder.join("..2"), "pop", &["localhost"], &elliptic());
+    let third = write_pair(&folder.join("..3"), "pop", &["localhost"], &elliptic());
+    symlink("..1", folder.join("..data")).expect("linked");
+    fs::create_dir(folder.join("live")).expect("made");
+    for (part, configured) in [("chain", "chain.pem"), ("key", "key.pem")] {
+        let live = folder.join("live").join(part);
+        symlink(format!("../..data/pop.{part}"), &live).expect("linked");
+        fs::remove_file(folder.join(configured)).expect("removed");
+        symlink(live, folder.join(configured)).expect("linked");
+    }
+    let server = site.start();
+    let await_pair = |wanted: &CertificateDer<'_>| {
+        until_true("the pair to be served", || {
+            visit(&server, "localhost", &both()).certificate == *wanted
+        });
+    };
+    let replace = |link: &Path, target: &Path| {
+        symlink(target, folder.join("new")).expect("linked");
+        fs::rename(folder.join("new"), folder.join(link)).expect("renamed");
+    };
+    await_pair(&first);
+    replace(Path::new("..data"), Path::new("..2"));
+    await_pair(&second);
+    for part in ["chain", "key"] {
+        let archived = Path::new("../..3").join(format!("pop.{part}"));
+        replace(&Path::new("live").join(part), &archived);
+    }
+    await_pair(&third);
+    // A folder that is replaced as a whole, and was missing for a while.
+    fs::rename(folder.join("..3"), folder.join("old")).expect("renamed");
+    server.log_line(&["Error: ", "what was there before is served on"]);
+    fs::rename(folder.join("..1"), folder.join("..3")).expect("renamed");
+    await_pair(&first);
+}
+
 #[test]
 fn a_broken_pair_keeps_the_old_one_and_says_so() {
     let site = Site::with_users(&["ann"]);
@@ -525,7 +571,14 @@ fn a_key_for_root_alone_is_renewed_after_privileges_are_gone() {
     let config = folder.join("dropped.toml");
     fs::write(&config, text).expect("written");
     fs::set_permissions(&folder, mode(0o755)).expect("a mode");
-    fs::set_permissions(folder.join("key.pem"), mode(0o600)).expect("a mode");
+    let private = folder.join("private");
+    fs::create_dir(&private).expect("made");
+    fs::set_permissions(&private, mode(0o700)).expect("a mode");
+    for file in ["chain.pem", "key.pem"] {
+        fs::rename(folder.join(file), private.join(file)).expect("renamed");
+        symlink(Path::new("private").join(file), folder.join(file)).expect("linked");
+    }
+    fs::set_permissions(private.join("key.pem"), mode(0o600)).expect("a mode");
     let stderr = fs::File::create(folder.join("stderr")).expect("a file");
     let child = Command::new(PROGRAM)
         .args(["serve", "--config"])
@@ -536,10 +589,10 @@ fn a_key_for_root_alone_is_renewed_after_privileges_are_gone() {
     until_true("the server to serve", || {
         TcpStream::connect(site.pop3s()).is_ok()
     });
-    let renewed = write_pair(&folder, "new", &["localhost"], &elliptic());
-    fs::set_permissions(folder.join("new.key"), mode(0o600)).expect("a mode");
-    fs::rename(folder.join("new.chain"), folder.join("chain.pem")).expect("renamed");
-    fs::rename(folder.join("new.key"), folder.join("key.pem")).expect("renamed");
+    let renewed = write_pair(&private, "new", &["localhost"], &elliptic());
+    fs::set_permissions(private.join("new.key"), mode(0o600)).expect("a mode");
+    fs::rename(private.join("new.chain"), private.join("chain.pem")).expect("renamed");
+    fs::rename(private.join("new.key"), private.join("key.pem")).expect("renamed");
     until_true("the renewed certificate", || {
         let seen = session(site.pop3s(), "localhost", &both(), "ann");
         seen.is_ok_and(|seen| seen.certificate == renewed)

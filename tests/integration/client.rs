@@ -200,6 +200,11 @@ impl<S: Read + Write> Client<S> {
         rest
     }
 
+    /// Takes everything up to the end of the connection, and says how that came.
+    pub(crate) fn end(&mut self) -> io::Result<usize> {
+        self.stream.read_to_end(&mut self.received)
+    }
+
     fn raw_line(&mut self) -> Vec<u8> {
         let mut searched = 0;
         loop {

@@ -1,11 +1,13 @@
 //! TLS from the first byte and by STLS.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
@@ -275,4 +277,77 @@ fn close_notify_ends_the_stream() {
     let mut rest = Vec::new();
     let end = client.into_stream().read_to_end(&mut rest);
     assert_eq!(end.expect("an end that was announced"), 0);
+}
+
+/// Whoever reads the last record can see in the same moment that nothing follows.
+#[test]
+fn the_last_reply_its_notice_and_the_end_come_in_one_segment() {
+    let server = server();
+    for session in 0..100 {
+        let mut client = implicit(&server);
+        client.send("QUIT\r\n");
+        let socket = &client.stream().sock;
+        let mut watched = [PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP)];
+        rustix::event::poll(&mut watched, None).expect("something comes");
+        let seen = watched[0].revents();
+        assert!(
+            seen.contains(PollFlags::IN | PollFlags::RDHUP),
+            "{session}: {seen:?}"
+        );
+        assert_eq!(client.line(), "+OK popcore signing off");
+        client.end().expect("an end that was announced");
+    }
+}
+
+/// What was promised is done and told, also when the server closes meanwhile.
+#[test]
+fn the_answer_to_quit_comes_though_the_server_closes_at_once() {
+    const MESSAGES: usize = 20_000;
+    let mut site = Site::with_users(&["ann"]);
+    site.drain = "10m";
+    let mailbox = site.mailbox("ann");
+    mailbox.fill(MESSAGES);
+    let mut server = site.start();
+    let mut client = implicit(&server);
+    client.log_in("ann");
+    for first in (1..=MESSAGES).step_by(1000) {
+        let commands = (first..first + 1000).map(|number| format!("DELE {number}\r\n"));
+        client.send(commands.collect::<Vec<_>>().concat());
+        for _ in 0..1000 {
+            assert!(client.line().starts_with("+OK"));
+        }
+    }
+    client.send("QUIT\r\n");
+    let new = mailbox.path().join("new");
+    until_true("the removal to begin", || {
+        std::fs::read_dir(&new).expect("a folder").count() < MESSAGES
+    });
+    server.signal(Signal::TERM);
+    server.log_line(&["stopping: no new sessions"]);
+    server.signal(Signal::TERM);
+    assert_eq!(client.line(), "+OK popcore signing off");
+    client.end().expect("an end that was announced");
+    assert_eq!(server.end().code(), Some(0));
+    assert_eq!(mailbox.names().len(), 0);
+    server.log_line(&["pop3(ann)", "Logged out", "del=20000/20000"]);
+}
+
+/// In the midst of a record nothing can be announced: the end of what is cut short
+/// is seen to be none, and nothing that comes is taken for a part of the record.
+#[test]
+fn a_message_that_is_cut_short_ends_without_notice() {
+    let mut site = Site::with_users(&["ann"]);
+    site.drain = "10m";
+    site.mailbox("ann")
+        .deliver("new/1.m", b"a large message\n".repeat(1 << 21));
+    let mut server = site.start();
+    let mut client = implicit(&server);
+    client.log_in("ann");
+    client.ok("RETR 1");
+    server.signal(Signal::TERM);
+    server.log_line(&["stopping: no new sessions"]);
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().code(), Some(0));
+    let end = client.end().expect_err("it was cut short");
+    assert_eq!(end.kind(), ErrorKind::UnexpectedEof, "{end}");
 }

@@ -150,3 +150,27 @@ fn every_fault_is_found_at_once() {
     let faults = inspect(&options).expect_err("faults");
     assert_eq!(faults.len(), 2, "{faults:?}");
 }
+
+#[test]
+fn it_rests_until_keys_change_or_the_day_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_pair(folder.path(), "a", "pop.example");
+    let rest = |lifetime: u64, now: Duration| {
+        let mut options = options(folder.path(), &["a"]);
+        options.ticket_lifetime = Duration::from_secs(lifetime);
+        let now = SystemTime::UNIX_EPOCH + now;
+        let mut keeper = Keeper::load(&options, 1, now).expect("right");
+        assert!(!keeper.look(now), "nothing has changed");
+        let rest = keeper.rest(now);
+        let before = keeper.epoch;
+        keeper.look(now + rest.saturating_sub(Duration::from_nanos(1)));
+        assert_eq!(keeper.epoch, before);
+        rest
+    };
+    let hours = Duration::from_hours;
+    assert_eq!(rest(6 * 3600, hours(24_000)), hours(6));
+    assert_eq!(rest(6 * 3600, hours(24_005)), hours(1));
+    assert_eq!(rest(48 * 3600, hours(24_001)), hours(23));
+    let half = Duration::from_millis(500);
+    assert_eq!(rest(2, hours(24_000) + half), Duration::from_millis(1500));
+}

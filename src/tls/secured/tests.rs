@@ -245,3 +245,31 @@ fn a_handshake_is_not_fed_without_end() {
         }
     }
 }
+
+#[test]
+fn what_a_socket_had_no_room_for_comes_before_the_end() {
+    for room in [0, 1, 10, 30, 16_000] {
+        let mut wire = Wire::established(vec![usize::MAX]);
+        let text = vec![b'x'; 30_000];
+        let mut out = Vec::new();
+        let offer = |records: &[u8]| {
+            out.extend_from_slice(&records[..room]);
+            room
+        };
+        wire.server.offer(&text, Vec::new(), offer).expect("open");
+        assert!(wire.server.is_behind());
+        // What is left is not to be passed by.
+        let mut notice = Vec::new();
+        wire.server.close(&mut notice);
+        assert!(notice.is_empty());
+        out.extend(wire.server.take_left().expect("records"));
+        wire.server.sending();
+        wire.server.close(&mut notice);
+        assert!(notice.is_empty());
+        wire.server.sent();
+        assert_eq!(wire.server.take_left(), None);
+        wire.server.close(&mut out);
+        assert_eq!(wire.hear(&out), text);
+        assert_eq!(wire.client.reader().read(&mut [0]).expect("an end"), 0);
+    }
+}
