@@ -293,6 +293,20 @@ impl Core {
         }
     }
 
+    /// Whoever waits for a completion, for good: nobody is woken by one any more.
+    pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
+        let wakers = self.slots.iter_mut().filter_map(|(_, slot)| match slot {
+            Slot::Waiting(waker) => waker.take(),
+            Slot::Accept(accept) => accept.waker.take(),
+            Slot::Receive(receive) => receive.waker.take(),
+            Slot::Done(_)
+            | Slot::Abandoned { .. }
+            | Slot::Closing(_)
+            | Slot::AbandonedStream { .. } => None,
+        });
+        wakers.collect()
+    }
+
     /// Dispatches the completions there are, up to a turn's; says how many.
     pub(super) fn dispatch(&mut self, counters: &Counters, after: &mut Aftermath) -> usize {
         let mut dispatched = 0;

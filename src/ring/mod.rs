@@ -254,6 +254,18 @@ impl Ring {
         &self.shared.counters
     }
 
+    /// Nobody will be woken any more. Tasks that still wait are kept by their wakers,
+    /// which the ring has, and keep the ring: without this it would never go.
+    fn let_go(&self) {
+        let shared = &self.shared;
+        let timers = shared.timers.take();
+        let operations = shared.core.borrow_mut().take_wakers();
+        let mut guests = shared.guests.borrow_mut();
+        let guests: Vec<_> = guests.iter_mut().map(|(_, guest)| guest.take()).collect();
+        // Each may be the end of a task, and of all that it has from the ring.
+        drop((timers, operations, guests));
+    }
+
     /// Operations that the kernel has not completed, receivers and acceptors
     /// included.
     pub fn in_flight(&self) -> usize {

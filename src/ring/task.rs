@@ -87,6 +87,7 @@ pub(super) async fn run_with<T: 'static, F: Future<Output = T> + 'static>(
     body: impl FnOnce(Ring) -> F,
 ) -> io::Result<T> {
     let ring = Ring::with_sizes(counters, pool, sizes)?;
+    let last = ring.clone();
     let mut body = ring.spawn(body(ring.clone()));
     // Neither this future nor the driver counts; neither is waited for by the
     // driver's sleep, since both are at their ends when they wake one another.
@@ -102,5 +103,6 @@ pub(super) async fn run_with<T: 'static, F: Future<Output = T> + 'static>(
     })
     .await;
     driver.cancel().await;
+    last.let_go();
     result
 }

@@ -1,5 +1,8 @@
 //! The driver sleeps when nobody is ready, and for no longer.
 
+use std::future::poll_fn;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -178,5 +181,48 @@ fn a_driver_rests_after_a_refusal_also_where_entries_wait_for_room() {
 fn a_panic_of_work_for_the_pool_is_the_shards() {
     on_a_ring(|ring| async move {
         ring.blocking(|| panic!("on purpose")).await;
+    });
+}
+
+/// Whatever a detached task waits for when its shard ends, it ends with that, and
+/// lets go of what it holds; so does the ring.
+#[test]
+fn the_end_of_a_shard_is_the_end_of_its_tasks() {
+    on_a_private_table(|| {
+        let before = ownership::descriptors_with_an_executor_gone();
+        let held = Arc::new(());
+        let holder = Arc::clone(&held);
+        on_a_ring(|ring| async move {
+            let (ours, theirs) = UnixStream::pair().expect("sockets");
+            let (listener, _) = listener();
+            let mut receiver = ring.receive(handle(ours));
+            let mut acceptor = ring.accept(handle(listener));
+            let (_never, sent) = futures_channel::oneshot::channel::<()>();
+            let own = ring.clone();
+            let waits: [Pin<Box<dyn Future<Output = ()>>>; 4] = [
+                Box::pin({
+                    let ring = ring.clone();
+                    async move { ring.sleep(Duration::from_hours(1)).await }
+                }),
+                Box::pin(async move { own.abroad(sent).await.expect("nobody sends") }),
+                Box::pin(async move {
+                    drop((poll_fn(|context| receiver.poll_next(context)).await, theirs));
+                }),
+                Box::pin(async move { drop(acceptor.connection().await) }),
+            ];
+            for wait in waits {
+                let held = Arc::clone(&holder);
+                let task = ring.spawn(async move {
+                    let _held = held;
+                    wait.await;
+                });
+                task.detach();
+            }
+            // Until all of them wait.
+            ring.sleep(Duration::from_millis(1)).await;
+            assert_eq!(Arc::strong_count(&holder), 6);
+        });
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(descriptors(), before);
     });
 }
