@@ -128,12 +128,14 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
         health,
         drain: config.server.drain,
     };
-    server.await_shards(started)?;
-    ready(&Ready {
-        listeners,
-        admin: admin.as_ref().map(admin::AdminHandle::address),
-    });
-    server.serve()
+    let (phase, ended) = server.await_shards(started)?;
+    if matches!(phase, Phase::Serving) {
+        ready(&Ready {
+            listeners,
+            admin: admin.as_ref().map(admin::AdminHandle::address),
+        });
+    }
+    server.serve(phase, ended)
 }
 
 /// TLS, where there is any, before privileges are dropped.
@@ -177,12 +179,14 @@ struct Server {
 }
 
 impl Server {
-    /// Waits until every shard accepts.
-    fn await_shards(&self, started: SystemTime) -> Result<(), ServerError> {
-        let mut accepting = 0;
+    /// Waits until every shard accepts; says in which phase the server then is, and
+    /// how many of them have ended.
+    fn await_shards(&self, started: SystemTime) -> Result<(Phase, usize), ServerError> {
+        let (mut phase, mut accepting, mut ended) = (Phase::Serving, 0, 0);
         while accepting < self.orders.len() {
             match self.next() {
                 Event::Accepting => accepting += 1,
+                Event::Ended(_, Ok(())) if matches!(phase, Phase::Closing) => ended += 1,
                 Event::Ended(number, result) => {
                     self.order(Order::Close);
                     let error = result
@@ -192,8 +196,11 @@ impl Server {
                 }
                 // A signal during the start is one to stop: nobody is served yet.
                 Event::Signal(SIGHUP) => {}
-                Event::Signal(_) => self.order(Order::Close),
+                Event::Signal(_) => phase = self.close(),
             }
+        }
+        if matches!(phase, Phase::Closing) {
+            return Ok((phase, ended));
         }
         let took = started.elapsed().unwrap_or_default();
         tracing::info!(
@@ -201,13 +208,12 @@ impl Server {
             env!("CARGO_PKG_VERSION"),
             took.as_millis()
         );
-        Ok(())
+        Ok((phase, ended))
     }
 
-    fn serve(self) -> Result<(), ServerError> {
-        let mut running = self.orders.len();
+    fn serve(self, mut phase: Phase, ended: usize) -> Result<(), ServerError> {
+        let mut running = self.orders.len() - ended;
         let mut failed = None;
-        let mut phase = Phase::Serving;
         while running > 0 {
             let Some(event) = self.next_in(phase) else {
                 tracing::warn!("the time to drain is over; open sessions are closed");

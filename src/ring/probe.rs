@@ -32,7 +32,7 @@ const OPERATIONS: [(u8, &str); 17] = [
 /// Why there can be no ring here. Its text names the cause and the remedy.
 #[derive(Debug)]
 pub enum RingError {
-    /// `io_uring_setup(2)` is refused: by `kernel.io_uring_disabled`, by a
+    /// One of the three system calls is refused: by `kernel.io_uring_disabled`, by a
     /// seccomp profile, or by a security module.
     Forbidden(io::Error),
     /// The kernel has no `io_uring` at all.
@@ -41,14 +41,14 @@ pub enum RingError {
     LockedMemory,
     /// No descriptor is left for the ring.
     Descriptors(io::Error),
-    /// The kernel is older than the floor, or lacks operations.
+    /// The kernel is older than the floor, or lacks operations or a flag.
     Kernel {
         /// `uname -r`.
         found: String,
-        /// Operations it does not have; empty where only a flag is missing.
+        /// What it does not have, as manuals name it; empty where it is only old.
         missing: Vec<&'static str>,
     },
-    /// Anything else that `io_uring_setup(2)` said.
+    /// Anything else that the system calls said.
     Other(io::Error),
 }
 
@@ -116,25 +116,57 @@ impl RingError {
     }
 }
 
-/// Tries a ring with the flags that shards use and asks for every operation.
+/// Tries a ring with the flags that shards use, with all three of the system calls,
+/// and asks for every operation.
 ///
 /// # Errors
 ///
 /// The first cause found, in words for the operator.
 pub fn probe() -> Result<(), RingError> {
-    let uring = IoUring::<io_uring::squeue::Entry>::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .build(8)
-        .map_err(classify)?;
+    let all = with_flags(FLAGS.len()).build(8);
+    let mut uring = all.map_err(|error| classify(error, missing_flag(is_taken)))?;
     let mut probe = Probe::new();
-    uring
-        .submitter()
-        .register_probe(&mut probe)
-        .map_err(RingError::Other)?;
+    let registered = uring.submitter().register_probe(&mut probe);
+    registered.map_err(|error| classify(error, None))?;
+    // SAFETY: an operation that does nothing has no memory.
+    let queued = unsafe { uring.submission().push(&opcode::Nop::new().build()) };
+    queued.expect("room for eight");
+    let entered = uring.submit_and_wait(1);
+    entered.map_err(|error| classify(error, None))?;
     judge(release(), |code| probe.is_supported(code))
+}
+
+/// What shards ask of `io_uring_setup(2)`, each of no use without those before.
+const FLAGS: [&str; 4] = [
+    "IORING_SETUP_SUBMIT_ALL",
+    "IORING_SETUP_SINGLE_ISSUER",
+    "IORING_SETUP_DEFER_TASKRUN",
+    "IORING_SETUP_TASKRUN_FLAG",
+];
+
+/// A ring's maker with the first so many of the [`FLAGS`].
+fn with_flags(count: usize) -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    let set: [fn(&mut io_uring::Builder) -> &mut io_uring::Builder; FLAGS.len()] = [
+        io_uring::Builder::setup_submit_all,
+        io_uring::Builder::setup_single_issuer,
+        io_uring::Builder::setup_defer_taskrun,
+        io_uring::Builder::setup_taskrun_flag,
+    ];
+    for set in &set[..count] {
+        set(&mut builder);
+    }
+    builder
+}
+
+fn is_taken(flags: usize) -> bool {
+    with_flags(flags).build(8).is_ok()
+}
+
+/// The first flag that the kernel does not take with those before it.
+fn missing_flag(is_taken: impl Fn(usize) -> bool) -> Option<&'static str> {
+    let first = (1..=FLAGS.len()).find(|count| !is_taken(*count))?;
+    Some(FLAGS[first - 1])
 }
 
 /// Whether a kernel of this release with these operations will do.
@@ -151,7 +183,7 @@ fn judge(found: String, is_supported: impl Fn(u8) -> bool) -> Result<(), RingErr
     }
 }
 
-fn classify(error: io::Error) -> RingError {
+fn classify(error: io::Error, missing: Option<&'static str>) -> RingError {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => RingError::Forbidden(error),
         Some(libc::ENOSYS) => RingError::Missing,
@@ -159,7 +191,7 @@ fn classify(error: io::Error) -> RingError {
         Some(libc::EMFILE | libc::ENFILE) => RingError::Descriptors(error),
         Some(libc::EINVAL) => RingError::Kernel {
             found: release(),
-            missing: Vec::new(),
+            missing: missing.into_iter().collect(),
         },
         _ => RingError::Other(error),
     }
@@ -236,11 +268,23 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_remedy() {
-        let text = |code| classify(io::Error::from_raw_os_error(code)).to_string();
+        let text = |code| classify(io::Error::from_raw_os_error(code), None).to_string();
         assert!(text(libc::EPERM).contains("kernel.io_uring_disabled"));
         assert!(text(libc::ENOSYS).contains("seccomp"));
         assert!(text(libc::ENOMEM).contains("LimitMEMLOCK"));
         assert!(text(libc::EMFILE).contains("LimitNOFILE"));
         assert!(text(libc::EINVAL).contains("6.1"));
+    }
+
+    #[test]
+    fn a_flag_that_is_not_taken_is_named() {
+        assert_eq!(missing_flag(is_taken), None, "this kernel has them all");
+        let name = missing_flag(|flags| flags < 3);
+        let error = classify(io::Error::from_raw_os_error(libc::EINVAL), name);
+        let text = error.to_string();
+        assert!(
+            text.ends_with("(missing: IORING_SETUP_DEFER_TASKRUN)"),
+            "{text}"
+        );
     }
 }

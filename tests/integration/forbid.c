@@ -1,22 +1,27 @@
-/* Runs a program for which io_uring_setup(2) fails, as under the seccomp profile
- * of a container: forbid ERRNO PROGRAM [ARGUMENT...] */
+/* Runs a program for which a system call fails, as under the seccomp profile of a
+ * container: forbid ERRNO setup|enter|register PROGRAM [ARGUMENT...], where the call
+ * is that one of io_uring's. */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 int main(int argc, char **argv)
 {
-    if (argc < 3)
+    if (argc < 4)
         return 99;
+    unsigned call = strcmp(argv[2], "setup") == 0   ? __NR_io_uring_setup
+                    : strcmp(argv[2], "enter") == 0 ? __NR_io_uring_enter
+                                                    : __NR_io_uring_register;
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (atoi(argv[1]) & SECCOMP_RET_DATA)),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -29,7 +34,7 @@ int main(int argc, char **argv)
         perror("forbid");
         return 98;
     }
-    execv(argv[2], argv + 2);
+    execv(argv[3], argv + 3);
     perror("forbid");
     return 97;
 }

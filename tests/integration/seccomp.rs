@@ -31,10 +31,10 @@ impl Forbid {
         self.0.path().join("forbid")
     }
 
-    /// The one message of a server that is started with this error.
-    fn message(&self, errno: i32) -> String {
+    /// The one message of a server that gets this error from one of the calls.
+    fn message(&self, errno: i32, call: &str) -> String {
         let mut command = Command::new(self.program());
-        command.arg(errno.to_string()).arg(PROGRAM);
+        command.arg(errno.to_string()).arg(call).arg(PROGRAM);
         let mut server: Server = Site::with_users(&["ann"]).launch(command);
         assert_eq!(server.end().code(), Some(1), "{}", server.log());
         let log = server.log();
@@ -43,29 +43,40 @@ impl Forbid {
     }
 }
 
+const CALLS: [&str; 3] = ["setup", "enter", "register"];
+
 #[test]
 fn a_profile_that_forbids_io_uring_is_named_with_its_remedy() {
-    let message = Forbid::build().message(libc::EPERM);
-    assert!(
-        message.starts_with("popcore: io_uring is forbidden"),
-        "{message}"
-    );
-    for part in ["seccomp", "kernel.io_uring_disabled", "io_uring_setup"] {
-        assert!(message.contains(part), "{message}");
+    let forbid = Forbid::build();
+    for call in CALLS {
+        let message = forbid.message(libc::EPERM, call);
+        assert!(
+            message.starts_with("popcore: io_uring is forbidden"),
+            "{message}"
+        );
+        for part in ["seccomp", "kernel.io_uring_disabled"] {
+            assert!(message.contains(part), "{message}");
+        }
+        for call in CALLS {
+            assert!(message.contains(&format!("io_uring_{call}")), "{message}");
+        }
     }
 }
 
 #[test]
 fn a_profile_that_hides_io_uring_is_named_with_its_remedy() {
-    let message = Forbid::build().message(libc::ENOSYS);
-    for part in ["no io_uring", "seccomp", "io_uring_setup", "Linux 6.1"] {
-        assert!(message.contains(part), "{message}");
+    let forbid = Forbid::build();
+    for call in CALLS {
+        let message = forbid.message(libc::ENOSYS, call);
+        for part in ["no io_uring", "seccomp", "io_uring_setup", "Linux 6.1"] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }
 
 #[test]
 fn too_little_locked_memory_is_named_with_its_remedy() {
-    let message = Forbid::build().message(libc::ENOMEM);
+    let message = Forbid::build().message(libc::ENOMEM, "setup");
     for part in ["locked-memory", "ulimit -l", "LimitMEMLOCK="] {
         assert!(message.contains(part), "{message}");
     }

@@ -1,6 +1,8 @@
 //! Signals to stop: what becomes of sessions, and of the process.
 
+use std::fs;
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -8,7 +10,7 @@ use rustix::process::Signal;
 use super::mailbox::message;
 use super::model;
 use super::patience::until_true;
-use super::server::{Server, Site};
+use super::server::{PROGRAM, Server, Site};
 
 fn server(drain: &'static str) -> Server {
     let mut site = Site::with_users(&["ann", "bob"]);
@@ -45,6 +47,33 @@ fn drains(signal: Signal) {
     client.quit();
     assert_eq!(server.end().code(), Some(0));
     assert_eq!(server.mailbox("ann").names(), ["new/2.m", "new/3.m"]);
+}
+
+/// While shards start there is nobody to wait for, and to stop is no failure.
+#[test]
+fn a_signal_during_the_start_stops_it_without_an_error() {
+    for round in 0..10 {
+        let mut site = Site::with_users(&["ann"]);
+        site.shards = "16".into();
+        let mut server = site.launch(Command::new(PROGRAM));
+        // Its thread is there once signals are received.
+        let tasks = format!("/proc/{}/task", server.pid());
+        until_true("signals to be received", || {
+            let tasks = fs::read_dir(&tasks).expect("it runs");
+            let mut names = tasks.filter_map(|task| {
+                let name = task.expect("an entry").path().join("comm");
+                // A thread may have ended since.
+                fs::read_to_string(name).ok()
+            });
+            names.any(|name| name == "signals\n")
+        });
+        let signal = [Signal::TERM, Signal::INT][round % 2];
+        server.signal(signal);
+        assert_eq!(server.end().code(), Some(0));
+        let log = server.log();
+        assert!(log.contains("Info: stopped"), "{log}");
+        assert!(!log.contains("popcore: shard"), "{log}");
+    }
 }
 
 #[test]
