@@ -33,7 +33,7 @@
 //!   goes through the ring, to the shard's pool of threads, or to the auth threads.
 //! * A session that waits for its client owns no buffer.
 //! * Mail is removed at QUIT only, and only the files that the session was shown.
-//! * Modules import downwards in this map, `unsafe` stands in [`ring`] alone, and
+//! * Modules import downwards in this map, `unsafe` stands in [`ring`] and its tests, and
 //!   glommio in [`ring`] and [`shard`] alone: `tests/tidy.rs` holds that.
 
 pub mod admin;

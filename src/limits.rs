@@ -289,6 +289,10 @@ pub const STRANGER_LINE: Duration = Duration::from_secs(1);
 /// Addresses that are remembered for that; more leave no lines.
 pub const STRANGERS: usize = 4096;
 
+/// Time in which one listener leaves no more than one log line of a shortage, which
+/// it meets five times a second for as long as that lasts.
+pub const SHORTAGE_LINE: Duration = Duration::from_mins(1);
+
 /// Octets of log lines that wait for the log's thread: a second of the sessions
 /// of a large server, should the disk pause.
 pub const LOG_SPOOL: usize = 8 << 20;

@@ -340,6 +340,10 @@ impl Connection {
                 self.flush().await?;
                 match self.link.wait(self.session.deadline()).await? {
                     Arrival::Bytes(bytes) => {
+                        // Within a line any octet may come.
+                        if !self.splitter.is_within_line() && self.link.is_wrong_protocol(&bytes) {
+                            return Err(Broken::WrongProtocol);
+                        }
                         self.input = bytes;
                         Ok(Step::Continue)
                     }

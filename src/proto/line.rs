@@ -97,6 +97,11 @@ impl LineSplitter {
         matches!(self.state, State::Partial(_) | State::HandedOut(_))
     }
 
+    /// Whether the next octet belongs to a line that has begun.
+    pub fn is_within_line(&self) -> bool {
+        matches!(self.state, State::Partial(_) | State::Skipping)
+    }
+
     fn keep(&mut self, piece: &[u8]) {
         if piece.is_empty() {
             return;
@@ -216,11 +221,12 @@ mod tests {
         let mut splitter = LineSplitter::new();
         let mut input = &b"QU"[..];
         assert_eq!(splitter.next(&mut input), Split::NeedMore);
-        assert!(splitter.owns_memory());
+        assert!(splitter.owns_memory() && splitter.is_within_line());
         input = b"IT\r\n";
         assert_eq!(splitter.next(&mut input), Split::Line(b"QUIT"));
+        assert!(!splitter.is_within_line());
         assert_eq!(splitter.next(&mut input), Split::NeedMore);
-        assert!(!splitter.owns_memory());
+        assert!(!splitter.owns_memory() && !splitter.is_within_line());
     }
 
     #[test]
@@ -245,6 +251,7 @@ mod tests {
         for _ in 0..1000 {
             let mut input = &[b'x'; 100][..];
             assert_eq!(splitter.next(&mut input), Split::NeedMore);
+            assert!(splitter.is_within_line());
         }
         assert!(!splitter.owns_memory());
         let mut input = &b"QUIT\r\nSTAT\r\n"[..];

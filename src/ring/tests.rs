@@ -39,7 +39,7 @@ fn on_a_ring_of<T: Send + 'static, F: Future<Output = T> + 'static>(
 
 /// Runs `body` on a thread whose table of descriptors is its own and that of the
 /// threads it starts, so that other tests neither count nor run out.
-fn on_a_private_table<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn on_a_private_table<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let running = scope.spawn(|| {
             let files = rustix::thread::UnshareFlags::FILES;
@@ -56,7 +56,7 @@ fn on_a_private_table<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 }
 
 /// What this thread's table has open, but for the table's own listing.
-fn descriptors() -> Vec<String> {
+pub(crate) fn descriptors() -> Vec<String> {
     let open = std::fs::read_dir("/proc/thread-self/fd").expect("/proc");
     let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
     let mut links: Vec<String> = links

@@ -165,6 +165,7 @@ async fn accept(context: Rc<conn::Context>, roster: Rc<Roster>, listener: Listen
         tls,
     } = listener;
     let mut acceptor = context.ring.accept(Handle::new(socket));
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = {
             let mut next = pin!(acceptor.connection());
@@ -185,11 +186,14 @@ async fn accept(context: Rc<conn::Context>, roster: Rc<Roster>, listener: Listen
                 // would only be told the same.
                 if fault != AcceptError::Aborted {
                     context.counters.listener_backoff();
-                    tracing::warn!(
-                        "{address}: {error}; no connection is accepted for {} ms: raise the limit \
-                         of open files (LimitNOFILE=), or add memory",
-                        ACCEPT_BACKOFF.as_millis()
-                    );
+                    if said.is_none_or(|said| said.elapsed() >= limits::SHORTAGE_LINE) {
+                        said = Some(Instant::now());
+                        tracing::warn!(
+                            "{address}: {error}; no connection is accepted for {} ms: raise the \
+                             limit of open files (LimitNOFILE=), or add memory",
+                            ACCEPT_BACKOFF.as_millis()
+                        );
+                    }
                     context.ring.sleep(ACCEPT_BACKOFF).await;
                 }
             }

@@ -8,20 +8,9 @@ use std::sync::mpsc;
 use crate::auth::{self, Broker};
 use crate::maildrop::{Maildrops, Template};
 use crate::observe::{Metrics, Sparing};
+use crate::ring::tests::{descriptors, on_a_private_table};
 
 use super::*;
-
-/// What this thread's table of descriptors holds, but for the table's listing.
-fn descriptors() -> Vec<String> {
-    let open = std::fs::read_dir("/proc/thread-self/fd").expect("/proc");
-    let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    let mut links: Vec<String> = links
-        .map(|link| link.display().to_string())
-        .filter(|link| !link.starts_with("/proc/"))
-        .collect();
-    links.sort();
-    links
-}
 
 fn services(root: &std::path::Path) -> Arc<Services> {
     for part in ["ann/new", "ann/cur"] {
@@ -122,14 +111,7 @@ fn clients(address: SocketAddr) -> Vec<TcpStream> {
 fn a_shard_that_ends_leaves_no_descriptor_of_its_sessions() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().to_owned();
-    let counting = std::thread::spawn(move || {
-        let files = rustix::thread::UnshareFlags::FILES;
-        // SAFETY: the thread was just made and has no descriptor of its own; those
-        // that it will have it hands to its own threads alone.
-        unsafe { rustix::thread::unshare_unsafe(files) }.expect("a table of its own");
-        // SAFETY: the numbers copied into this table are owned by nobody in it.
-        let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
-        assert_eq!(closed, 0, "{}", io::Error::last_os_error());
+    on_a_private_table(|| {
         // Its threads wake shards by descriptors of the same table.
         let services = services(&root);
         let before = descriptors();
@@ -144,5 +126,15 @@ fn a_shard_that_ends_leaves_no_descriptor_of_its_sessions() {
         expected.sort();
         assert_eq!(descriptors(), expected);
     });
-    counting.join().expect("no panic");
+}
+
+#[test]
+fn each_reason_why_nothing_was_accepted_has_its_counter() {
+    let class = |code| classify(&io::Error::from_raw_os_error(code));
+    assert_eq!(class(libc::EMFILE), AcceptError::Descriptors);
+    assert_eq!(class(libc::ENFILE), AcceptError::Descriptors);
+    assert_eq!(class(libc::ENOMEM), AcceptError::Memory);
+    assert_eq!(class(libc::ENOBUFS), AcceptError::Memory);
+    assert_eq!(class(libc::ECONNABORTED), AcceptError::Aborted);
+    assert_eq!(class(libc::EINVAL), AcceptError::Other);
 }

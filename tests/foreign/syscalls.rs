@@ -3,7 +3,8 @@
 //! a server that nobody asks for anything: none.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -118,6 +119,43 @@ fn an_unchanged_maildrop_of_any_size_costs_a_lock_and_two_stamps() {
         assert_eq!(calls.len(), 6 * POLLS, "{calls:#?}");
         site.stop();
     }
+}
+
+/// Names that are a path out of the maildrops' folder, or too long for any, and are in
+/// the directory of users all the same.
+#[test]
+fn a_name_that_would_leave_is_refused_before_any_file_is_touched() {
+    let long = "x".repeat(1000);
+    let names = [
+        "a@..", "..@a", "../..@a", "a@../..", "/etc@a", "a/b@a", "a@b/c", ".a@a", "a@.a", "a",
+    ];
+    let site = Site::start_after(&[], "", |folder| {
+        let lines = names.map(|name| format!("{name}:{{PLAIN}}{PASSWORD}\n"));
+        let users = folder.join("users");
+        let before = fs::read_to_string(&users).expect("own folder");
+        fs::write(users, before + &lines.concat()).expect("own folder");
+    });
+    let output = site.home().join("trace");
+    let mut tracer = trace(&site, "%file,getdents64", &output);
+    for name in names.iter().copied().chain([&*long]) {
+        let port = site.port(Protection::Clear);
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it serves");
+        let commands = format!("USER {name}\r\nPASS {PASSWORD}\r\nSTAT\r\nQUIT\r\n");
+        stream.write_all(commands.as_bytes()).expect("written");
+        let mut replies = String::new();
+        stream.read_to_string(&mut replies).expect("an end");
+        let refused = replies.lines().filter(|line| line.starts_with("-ERR"));
+        assert!(refused.count() >= 2, "{name}: {replies}");
+        assert!(!replies.contains("+OK logged in"), "{name}: {replies}");
+    }
+    // So that the trace is known to see a login.
+    let seen = |output: &Path| fs::read_to_string(output).expect("a trace");
+    let before = seen(&output);
+    poll(&site, 0);
+    signal(&tracer, Signal::INT);
+    tracer.wait().expect("a child");
+    assert_eq!(before, "");
+    assert!(seen(&output).contains("example.net/alice"));
 }
 
 /// Nothing looks for anything now and then: what an idle machine costs is asleep.

@@ -190,3 +190,19 @@ fn a_client_that_sends_nonsense_without_end_reads_why_it_is_sent_away() {
         assert_eq!(refusals, usize::from(limits::BAD_COMMANDS), "{said}");
     }
 }
+
+/// The first octets of a TLS record begin no command, and a password may hold them.
+#[test]
+fn octets_of_a_record_within_a_line_are_the_lines() {
+    let server = Site::with_users(&["ann"]).start();
+    let mut client = server.connect();
+    client.send("USER ann\r\nPASS ");
+    assert!(client.line().starts_with("+OK"));
+    client.send(b"\x16\x03\x01abc\r\n");
+    let reply = client.line();
+    assert!(reply.starts_with("-ERR [AUTH] "), "{reply}");
+    client.log_in("ann");
+    client.ok("NOOP");
+    client.send(b"\x16\x03\x01");
+    server.log_line(&["TLS without STLS"]);
+}

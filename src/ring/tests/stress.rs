@@ -1,5 +1,5 @@
-//! Futures of every operation dropped at random points, under load, on a ring
-//! too small for it.
+//! Futures of every kind of operation dropped at random points, under load, on a
+//! ring too small for it.
 //!
 //! What the kernel may still touch is looked for in two ways. Octets that come out
 //! of a socket, a file or a read are those of one pattern and nothing else, so a
@@ -261,7 +261,11 @@ impl Stress {
         let name = format!("new-{number}");
         while !self.is_over() {
             if let Some(Ok(file)) = self.some_of(self.ring.create(self.at(&name))).await {
-                self.some_of(self.ring.sync_data(&file)).await;
+                if self.below(2) == 0 {
+                    self.some_of(self.ring.sync_data(&file)).await;
+                } else {
+                    self.some_of(self.ring.sync(&file)).await;
+                }
                 self.ring.close(file);
             }
             if let Some(Ok(folder)) = self.some_of(self.ring.open_folder(self.at("."))).await {
@@ -269,6 +273,26 @@ impl Stress {
             }
             self.some_of(self.ring.unlink(self.at(&name))).await;
         }
+    }
+
+    /// Asks for memory that is there, and ends streams that nobody uses.
+    async fn advise_and_shut_down(self) {
+        let pages = Rc::new(octets(0, FILE));
+        while !self.is_over() {
+            let from = self.below(FILE);
+            let advice = [Advice::WillNeed, Advice::Populate][self.below(2)];
+            let advising = self.ring.advise(Rc::clone(&pages), from..FILE, advice);
+            self.some_of(advising).await;
+            let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+            let ours = handle(ours);
+            let ending = self.ring.shut_down(&ours, std::net::Shutdown::Write);
+            if let Some(ended) = self.some_of(ending).await {
+                ended.expect("open");
+                assert_eq!(theirs.read(&mut [0]).expect("an end"), 0);
+            }
+            self.ring.close(ours);
+        }
+        assert!(*pages == *octets(0, FILE));
     }
 
     /// Accepts connections, by one acceptor after the other.
@@ -339,6 +363,7 @@ impl Stress {
             self.ring.spawn(self.clone().wait_for_a_pipe()),
             self.ring.spawn(self.clone().rename_and_stat(number)),
             self.ring.spawn(self.clone().make_and_remove(number)),
+            self.ring.spawn(self.clone().advise_and_shut_down()),
             self.ring
                 .spawn(self.clone().accept(handle(listener), address)),
             self.ring.spawn(self.clone().splice()),

@@ -49,6 +49,31 @@ fn a_driver_with_nothing_to_do_enters_once_and_waits() {
     });
 }
 
+/// What the tasks of a turn ask for goes to the kernel together.
+#[test]
+fn the_submissions_of_a_turn_are_one_system_call() {
+    const TASKS: u64 = 100;
+    on_a_ring(|ring| async move {
+        let before = ring.counters().enters();
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+                let sending = ring.send(&handle(ours), vec![7; 10]);
+                ring.spawn(async move {
+                    let (sent, _) = sending.await;
+                    assert_eq!(sent.expect("open"), 10);
+                    theirs.read_exact(&mut [0; 10]).expect("it has arrived");
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+        let enters = ring.counters().enters() - before;
+        assert!((1..=2).contains(&enters), "{enters} system calls");
+    });
+}
+
 /// Neither the end of a task nor what a destructor wakes is slept upon: nothing
 /// else happens on this ring, and a driver that slept would never wake.
 #[test]
