@@ -25,6 +25,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptErr
 use rustls::{HandshakeKind, ServerConfig};
 
 use super::certificate;
+use super::handed::{self, Handed, KernelKeys};
 use super::hello::{self, ClientVersion};
 use crate::limits;
 
@@ -37,6 +38,8 @@ pub enum TlsFault {
     Oversized,
     /// The handshake failed, or a record is damaged or out of place.
     Protocol(rustls::Error),
+    /// New keys are due, and the kernel, which has the old ones, takes no others.
+    Renewal,
 }
 
 impl fmt::Display for TlsFault {
@@ -49,6 +52,7 @@ impl fmt::Display for TlsFault {
                 limits::HANDSHAKE_OCTETS
             ),
             TlsFault::Protocol(error) => error.fmt(f),
+            TlsFault::Renewal => f.write_str("new keys are due, which the kernel does not take"),
         }
     }
 }
@@ -57,7 +61,7 @@ impl std::error::Error for TlsFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             TlsFault::Protocol(error) => Some(error),
-            TlsFault::NotTls | TlsFault::Oversized => None,
+            TlsFault::NotTls | TlsFault::Oversized | TlsFault::Renewal => None,
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct Secured {
     version: Option<ClientVersion>,
     closed: bool,
     outgoing: Outgoing,
+    /// The kernel may take over.
+    for_kernel: bool,
 }
 
 /// What became of the records that were made.
@@ -117,6 +123,7 @@ impl Secured {
     /// What rustls makes of `config`.
     pub fn new(config: Arc<ServerConfig>) -> Result<Secured, TlsFault> {
         Ok(Secured {
+            for_kernel: config.enable_secret_extraction,
             connection: UnbufferedServerConnection::new(config)?,
             held: Vec::new(),
             received: 0,
@@ -159,6 +166,30 @@ impl Secured {
     pub fn client_name(&self) -> Option<String> {
         let chain = self.connection.peer_certificates()?;
         certificate::client_name(chain.first()?)
+    }
+
+    /// Whether the kernel may make this connection's records from here on: it knows
+    /// the cipher, and nothing is half received or half sent.
+    pub fn may_be_handed(&self) -> bool {
+        self.for_kernel
+            && !self.is_handshaking()
+            && !self.closed
+            && self.held.is_empty()
+            && matches!(self.outgoing, Outgoing::Gone)
+            && !self.connection.wants_write()
+            && self
+                .connection
+                .negotiated_cipher_suite()
+                .is_some_and(handed::is_known)
+    }
+
+    /// Leaves the making of records to the kernel, which is to get the keys.
+    ///
+    /// # Errors
+    ///
+    /// What rustls makes of it; [`Secured::may_be_handed`] comes before.
+    pub fn hand_over(self) -> Result<(Handed, KernelKeys), TlsFault> {
+        Handed::take(self.connection)
     }
 
     /// Takes records, of the handshake or behind it. The clear text that they

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
@@ -44,10 +45,16 @@ pub(crate) fn write_certificate(folder: &Path) {
 
 /// Trusts one certificate.
 pub(crate) fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
+    trusting_with(certificate, rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn trusting_with(
+    certificate: CertificateDer<'static>,
+    provider: CryptoProvider,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots)
@@ -62,8 +69,14 @@ pub(crate) fn secure(stream: TcpStream, config: Arc<ClientConfig>) -> Secured {
     StreamOwned::new(connection, stream)
 }
 
-fn own() -> Arc<ClientConfig> {
+/// Trusts the certificate of every site.
+pub(crate) fn own() -> Arc<ClientConfig> {
     trusting(CERTIFICATE.trusted.clone())
+}
+
+/// The same with these ciphers.
+pub(crate) fn own_with(provider: CryptoProvider) -> Arc<ClientConfig> {
+    trusting_with(CERTIFICATE.trusted.clone(), provider)
 }
 
 /// A client on the port with implicit TLS that has read the greeting.
