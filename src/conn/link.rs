@@ -272,14 +272,17 @@ impl Link {
             self.handed().into_iter().for_each(Handed::sent);
             return Ok(clear);
         }
-        if let Some(records) = self.secured().take_left() {
+        let mut left = self.secured().take_left();
+        for text in clear.chunks(limits::RECORDS_TEXT) {
+            let purpose = Purpose::for_records(text.len());
+            let records = left.take();
+            let mut records = records.unwrap_or_else(|| self.context.buffers.lend(purpose));
+            let made = self.secured().encrypt(text, &mut records);
+            made.map_err(Broken::Tls)?;
             let records = self.send_records(records).await?;
             self.context.buffers.take_back(records);
         }
-        for text in clear.chunks(limits::RECORDS_TEXT) {
-            let mut records = self.context.buffers.lend(Purpose::for_records(text.len()));
-            let made = self.secured().encrypt(text, &mut records);
-            made.map_err(Broken::Tls)?;
+        if let Some(records) = left {
             let records = self.send_records(records).await?;
             self.context.buffers.take_back(records);
         }
@@ -379,7 +382,8 @@ impl Link {
         };
         let mut secured = Secured::new(config).map_err(Broken::Tls)?;
         let deadline = deadline.min(now + limits::HANDSHAKE);
-        let early = match self.shake_hands(&mut secured, deadline, place).await {
+        let shaken = self.shake_hands(&mut secured, approach, deadline, place);
+        let early = match shaken.await {
             Ok(early) => early,
             Err(why) => {
                 let version = secured.client_version();
@@ -405,6 +409,7 @@ impl Link {
     async fn shake_hands(
         &mut self,
         secured: &mut Secured,
+        approach: Approach,
         deadline: Instant,
         _place: Place,
     ) -> Result<Vec<u8>, Halted> {
@@ -419,7 +424,11 @@ impl Link {
             };
             let mut records = self.context.buffers.lend(Purpose::Reply);
             let taken = secured.receive(raw, &mut early, &mut records);
-            if !records.is_empty() {
+            let greets = approach == Approach::Implicit && !secured.is_handshaking();
+            if greets && taken.is_ok() {
+                // A ticket, or the end of TLS 1.2's handshake: the greeting is next.
+                secured.leave(std::mem::take(&mut records));
+            } else if !records.is_empty() {
                 records = self.send_raw(records).await.map_err(Halted::Link)?;
                 self.alarm.set(deadline);
             }

@@ -315,8 +315,8 @@ impl Secured {
         })
     }
 
-    /// Turns `clear` into records in the empty buffer `records`, and offers them to
-    /// the socket: `offer` says how many octets that took. The others are left, for
+    /// Turns `clear` into records in the empty buffer `records`, behind those that are
+    /// left, and offers them to the socket: `offer` says how many octets that took. The others are left, for
     /// [`Secured::take_left`]. A buffer comes back.
     ///
     /// # Errors
@@ -328,7 +328,9 @@ impl Secured {
         mut records: Vec<u8>,
         offer: impl FnOnce(&[u8]) -> usize,
     ) -> Result<Vec<u8>, TlsFault> {
-        assert!(matches!(self.outgoing, Outgoing::Gone), "records in order");
+        if let Some(left) = self.take_left() {
+            records.extend(left);
+        }
         self.encrypt(clear, &mut records)?;
         let taken = offer(&records);
         if taken < records.len() {
@@ -340,6 +342,14 @@ impl Secured {
     /// Whether records are left that no socket has taken.
     pub fn is_behind(&self) -> bool {
         matches!(self.outgoing, Outgoing::Left(_))
+    }
+
+    /// Keeps records that may as well leave with the next text.
+    pub fn leave(&mut self, records: Vec<u8>) {
+        assert!(matches!(self.outgoing, Outgoing::Gone), "records in order");
+        if !records.is_empty() {
+            self.outgoing = Outgoing::Left(records);
+        }
     }
 
     /// The records that are left, to be sent before any other.
@@ -363,11 +373,13 @@ impl Secured {
         self.outgoing = Outgoing::Gone;
     }
 
-    /// Says that we send no more (`close_notify`): RFC 8446, section 6.1. Behind
-    /// records that have not left whole nothing is said.
+    /// Says that we send no more (`close_notify`): RFC 8446, section 6.1; what is left
+    /// comes before it. Behind records that may have been cut off nothing is said.
     pub fn close(&mut self, records: &mut Vec<u8>) {
-        if !matches!(self.outgoing, Outgoing::Gone) {
-            return;
+        match std::mem::replace(&mut self.outgoing, Outgoing::UnderWay) {
+            Outgoing::Gone => {}
+            Outgoing::Left(left) => records.extend(left),
+            Outgoing::UnderWay => return,
         }
         let done = self.write(records, |traffic, records| {
             let begin = records.len();

@@ -9,6 +9,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::cipher_suite;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
@@ -366,4 +367,41 @@ fn a_message_that_is_cut_short_ends_without_damage() {
         !rest.ends_with(b"\r\n.\r\n"),
         "cut short, it has no terminator"
     );
+}
+
+/// With TLS 1.3 the ticket, with TLS 1.2 the end of the handshake: a segment of its
+/// own would cost both sides as much as another command.
+#[test]
+fn the_greeting_comes_with_the_last_of_the_handshake() {
+    let server = server();
+    for round in 0..40 {
+        let provider = CryptoProvider {
+            cipher_suites: vec![match round % 2 {
+                0 => cipher_suite::TLS13_AES_128_GCM_SHA256,
+                _ => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            }],
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        };
+        let mut stream = Client::silent(server.site.pop3s()).into_stream();
+        let mut client = secure(
+            stream.try_clone().expect("a descriptor"),
+            own_with(provider),
+        )
+        .conn;
+        // A hello, an answer, and what the client says to that.
+        client.write_tls(&mut stream).expect("written");
+        while client.wants_read() && !client.wants_write() {
+            client.read_tls(&mut stream).expect("an answer");
+            client.process_new_packets().expect("right records");
+        }
+        while client.wants_write() {
+            client.write_tls(&mut stream).expect("written");
+        }
+        client.read_tls(&mut stream).expect("the last of it");
+        client.process_new_packets().expect("right records");
+        let mut greeting = [0; 17];
+        let read = client.reader().read_exact(&mut greeting);
+        read.unwrap_or_else(|error| panic!("{round}: {error}"));
+        assert_eq!(&greeting, b"+OK popcore ready");
+    }
 }
