@@ -94,6 +94,9 @@ pub const RECORDS_TEXT: usize = WINDOW;
 /// Octets of the buffers that records leave in.
 pub const RECORDS: usize = RECORDS_TEXT + 4 * RECORD_OVERHEAD;
 
+/// Records that one key of AES-GCM seals: 2^24.5 are safe (RFC 8446, section 5.5).
+pub const RECORDS_OF_A_KEY: u64 = 1 << 24;
+
 /// How long, and over how many octets, a connection that has been ended waits
 /// for its client to hear of it: a close while octets arrive makes the kernel
 /// answer with a reset, which destroys what the client has not read.

@@ -143,6 +143,8 @@ struct Tls {
     shards: Vec<tls::Current>,
     metrics: CertificateMetrics,
     watch: Watch,
+    /// Why the kernel does not make records although it was asked to.
+    no_kernel: Option<io::Error>,
 }
 
 impl Tls {
@@ -150,19 +152,30 @@ impl Tls {
         if config.tls.certificates.is_empty() {
             return Ok(None);
         }
-        let keeper = Keeper::load(&config.tls, shards, SystemTime::now());
+        let mut options = config.tls.clone();
+        let asked = options.kernel.then(ring::kernel_tls::probe);
+        let no_kernel = asked.and_then(Result::err);
+        options.kernel &= no_kernel.is_none();
+        let keeper = Keeper::load(&options, shards, SystemTime::now());
         let keeper = keeper.map_err(ServerError::Certificate)?;
         Ok(Some(Tls {
             shards: (0..shards).map(|shard| keeper.current(shard)).collect(),
             metrics: CertificateMetrics::of(&keeper),
             watch: Watch::start(keeper, config.server.run_as.is_some())
                 .map_err(ServerError::Watch)?,
+            no_kernel,
         }))
     }
 
     /// Privileges are gone and there is a log: files are watched from now on.
     fn begin(self, metrics: &mut Metrics) -> Vec<tls::Current> {
         metrics.register(self.metrics);
+        if let Some(error) = self.no_kernel {
+            tracing::warn!(
+                "tls.kernel: the kernel has no TLS ({error}), and popcore goes on without; load \
+                 its module (modprobe tls), or set tls.kernel = \"off\""
+            );
+        }
         self.watch.begin();
         self.shards
     }

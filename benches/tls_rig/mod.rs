@@ -16,12 +16,12 @@ use aws_lc_rs::rsa;
 use clap::ValueEnum;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as provider};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
-    StreamOwned, SupportedProtocolVersion,
+    SignatureScheme, StreamOwned, SupportedProtocolVersion,
 };
 
 use crate::rig::{self, Result, cpu_time};
@@ -109,6 +109,14 @@ pub(crate) fn be_bare(folder: &Path, _kind: KeyKind) -> Result<()> {
     Ok(())
 }
 
+/// The key exchange of popcore's own choice.
+fn group_of(version: &SupportedProtocolVersion) -> &'static dyn SupportedKxGroup {
+    match version.version {
+        rustls::ProtocolVersion::TLSv1_3 => provider::kx_group::X25519MLKEM768,
+        _ => provider::kx_group::X25519,
+    }
+}
+
 /// A client's side of a connection.
 pub(crate) struct Client {
     kind: ClientKind,
@@ -129,16 +137,18 @@ impl Client {
         }
     }
 
-    fn config(site: &Site, version: &'static SupportedProtocolVersion) -> ClientConfig {
+    fn config(
+        site: &Site,
+        version: &'static SupportedProtocolVersion,
+        group: &'static dyn SupportedKxGroup,
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         let chain = site.folder.path().join("chain.pem");
         let certificate = CertificateDer::from_pem_file(chain).expect("it was just written");
         roots.add(certificate).expect("a certificate");
         let mut crypto = provider::default_provider();
-        crypto.kx_groups = match version.version {
-            rustls::ProtocolVersion::TLSv1_3 => vec![provider::kx_group::X25519MLKEM768],
-            _ => vec![provider::kx_group::X25519],
-        };
+        // The second is for the certificate: OpenSSL wants its curve among them.
+        crypto.kx_groups = vec![group, provider::kx_group::SECP256R1];
         ClientConfig::builder_with_provider(Arc::new(crypto))
             .with_protocol_versions(&[version])
             .expect("a version")
@@ -148,23 +158,37 @@ impl Client {
 
     /// A new session each time.
     pub(crate) fn full(site: &Site, version: &'static SupportedProtocolVersion) -> Client {
-        let mut config = Client::config(site, version);
-        config.resumption = Resumption::disabled();
-        Client {
-            kind: ClientKind::Tls {
-                config: Arc::new(config),
-                expected: HandshakeKind::Full,
-            },
-        }
+        Client::with(site, version, group_of(version), HandshakeKind::Full)
     }
 
     /// The session before, each time but the first of a thread.
     pub(crate) fn resumed(site: &Site, version: &'static SupportedProtocolVersion) -> Client {
-        let config = Client::config(site, version);
+        Client::with(site, version, group_of(version), HandshakeKind::Resumed)
+    }
+
+    /// One of these with the key exchange that every server has.
+    pub(crate) fn classical(
+        site: &Site,
+        version: &'static SupportedProtocolVersion,
+        expected: HandshakeKind,
+    ) -> Client {
+        Client::with(site, version, provider::kx_group::X25519, expected)
+    }
+
+    fn with(
+        site: &Site,
+        version: &'static SupportedProtocolVersion,
+        group: &'static dyn SupportedKxGroup,
+        expected: HandshakeKind,
+    ) -> Client {
+        let mut config = Client::config(site, version, group);
+        if expected == HandshakeKind::Full {
+            config.resumption = Resumption::disabled();
+        }
         Client {
             kind: ClientKind::Tls {
                 config: Arc::new(config),
-                expected: HandshakeKind::Resumed,
+                expected,
             },
         }
     }
@@ -344,6 +368,115 @@ pub(crate) struct Site {
     tls: SocketAddr,
     users: usize,
     messages: usize,
+}
+
+/// Microseconds of CPU for what a server does in a handshake of TLS 1.3 and does in
+/// no other: its share of a key exchange, and the signature.
+pub(crate) fn parts(time: Duration) -> Result<Vec<(&'static str, f64)>> {
+    let run = move || -> Result<Vec<(&'static str, f64)>> {
+        pin(SERVER_CPU)?;
+        let mut figures = Vec::new();
+        for (name, group) in [
+            ("X25519MLKEM768", provider::kx_group::X25519MLKEM768),
+            ("X25519", provider::kx_group::X25519),
+        ] {
+            let client = group.start().map_err(|e| e.to_string())?;
+            let exchange = || group.start_and_complete(client.pub_key()).is_ok();
+            figures.push((name, repeat(time, exchange)?));
+        }
+        let key = rcgen::KeyPair::generate().map_err(|e| e.to_string())?;
+        let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(str::to_owned)?;
+        let key = provider::sign::any_ecdsa_type(&der).map_err(|e| e.to_string())?;
+        let scheme = [SignatureScheme::ECDSA_NISTP256_SHA256];
+        let signer = key.choose_scheme(&scheme).ok_or("no such scheme")?;
+        let sign = || signer.sign(&[7; 130]).is_ok();
+        figures.push(("ECDSA P-256", repeat(time, sign)?));
+        Ok(figures)
+    };
+    thread::scope(|scope| scope.spawn(run).join().map_err(|_| "a part panicked")?)
+}
+
+/// Microseconds that each takes.
+fn repeat(time: Duration, once: impl Fn() -> bool) -> Result<f64> {
+    let (mut done, begun) = (0_u32, Instant::now());
+    while begun.elapsed() < time {
+        for _ in 0..32 {
+            if !once() {
+                return Err("a part failed".to_owned());
+            }
+            done += 1;
+        }
+    }
+    Ok(begun.elapsed().as_secs_f64() * 1e6 / f64::from(done))
+}
+
+/// OpenSSL's own server, which sends back each line the wrong way round.
+pub(crate) struct Openssl(Bare);
+
+impl Openssl {
+    pub(crate) fn start(site: &Site) -> Result<Openssl> {
+        let address = free_address()?;
+        let file = |name| site.folder.path().join(name);
+        let process = Command::new("taskset")
+            .args([
+                "-c",
+                &SERVER_CPU.to_string(),
+                "openssl",
+                "s_server",
+                "-rev",
+                "-quiet",
+            ])
+            .args(["-groups", "X25519:P-256", "-num_tickets", "1", "-accept"])
+            .arg(address.to_string())
+            .arg("-cert")
+            .arg(file("chain.pem"))
+            .arg("-key")
+            .arg(file("key.pem"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(fault("taskset (Debian: util-linux)"))?;
+        let server = Openssl(Bare { process, address });
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err("openssl s_server does not listen (Debian: openssl)".to_owned());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+
+    /// Microseconds of its CPU for each connection with one line.
+    pub(crate) fn round(&self, client: &Client, seconds: f64) -> Result<f64> {
+        let run = || -> Result<f64> {
+            pin(CLIENT_CPU)?;
+            let client = client.of_thread();
+            let mut sessions = 0_u32;
+            let pid = self.0.process.id();
+            let (mut begun, mut before) = (Instant::now(), cpu_time(pid)?);
+            while begun.elapsed().as_secs_f64() < seconds {
+                let mut dialogue = Dialogue(BufReader::new(client.connect_to(self.0.address)?));
+                let stream = dialogue.0.get_mut();
+                stream.write_all(b"abc\n").map_err(fault("a line"))?;
+                stream.flush().map_err(fault("a line"))?;
+                let mut line = String::new();
+                dialogue.0.read_line(&mut line).map_err(fault("a line"))?;
+                if line != "cba\n" {
+                    return Err(format!("openssl said {line:?}"));
+                }
+                client.check(dialogue.0.get_ref(), sessions == 0)?;
+                sessions += 1;
+                if sessions == 1 {
+                    (begun, before) = (Instant::now(), cpu_time(pid)?);
+                }
+            }
+            let cpu = cpu_time(pid)?.saturating_sub(before);
+            Ok(cpu.as_secs_f64() * 1e6 / f64::from(sessions - 1))
+        };
+        thread::scope(|scope| scope.spawn(run).join().map_err(|_| "a client panicked")?)
+    }
 }
 
 /// The bare server's process.

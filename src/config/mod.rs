@@ -121,6 +121,8 @@ pub struct TlsOptions {
     pub ticket_keys: Vec<PathBuf>,
     /// How long a session may be resumed, and how often keys are changed.
     pub ticket_lifetime: Duration,
+    /// Whether the kernel makes the records of large messages, where it can.
+    pub kernel: bool,
 }
 
 /// Whether clients show certificates, and whose are believed.

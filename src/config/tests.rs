@@ -109,6 +109,7 @@ fn a_whole_file_becomes_plain_data() {
             clients: ClientCertificates::None,
             ticket_keys: Vec::new(),
             ticket_lifetime: Duration::from_hours(6),
+            kernel: false,
         },
         auth: AuthOptions {
             plaintext_without_tls: false,
@@ -524,6 +525,8 @@ fn clients_and_tickets_are_plain_data() {
     assert_eq!(tls.clients, ClientCertificates::Optional(path("chain.pem")));
     assert_eq!(tls.ticket_keys, [path("tickets")]);
     assert_eq!(tls.ticket_lifetime, Duration::from_hours(1));
+    assert!(tls_of(&folder, "kernel = \"auto\"").kernel);
+    assert!(!tls_of(&folder, "kernel = \"off\"").kernel);
 }
 
 #[test]

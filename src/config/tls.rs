@@ -22,6 +22,8 @@ const PROFILES: [(&str, TlsVersion); 2] = [
 
 const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 
+const KERNEL: [(&str, bool); 2] = [("off", false), ("auto", true)];
+
 const CLIENTS: [&str; 3] = ["none", "optional", "required"];
 
 pub(super) fn tls(mut section: Section<'_>, base: &Path) -> Option<TlsOptions> {
@@ -45,6 +47,10 @@ pub(super) fn tls(mut section: Section<'_>, base: &Path) -> Option<TlsOptions> {
     let clients = clients(&mut section, base);
     let ticket_keys = ticket_keys(&mut section, base);
     let lifetime = ticket_lifetime(&mut section);
+    let kernel = match choice(&mut section, "kernel", &KERNEL) {
+        Ok(chosen) => Some(chosen.is_some_and(|field| field.value)),
+        Err(Rejected) => None,
+    };
     let sections = section.tables("certificate");
     let certificates: Vec<_> = sections
         .into_iter()
@@ -57,6 +63,7 @@ pub(super) fn tls(mut section: Section<'_>, base: &Path) -> Option<TlsOptions> {
         clients: clients?,
         ticket_keys: ticket_keys?,
         ticket_lifetime: lifetime?,
+        kernel: kernel?,
     })
 }
 

@@ -147,6 +147,9 @@ impl Connection {
     }
 
     async fn begin(&mut self, octets: Octets, body_lines: Option<u64>) -> Result<(), Broken> {
+        if body_lines.is_none() && octets.get() > limits::WINDOW as u64 {
+            self.link.hand_over()?;
+        }
         let earlier = self.out.as_bytes().len();
         if earlier > limits::REPLY_ROOM {
             self.flush().await?;

@@ -8,18 +8,19 @@ use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
-use rustix::net::{SendFlags, Shutdown};
+use rustix::net::Shutdown;
 
 use super::Context;
 use super::buffers::Purpose;
 use super::handshakes::Place;
+use super::protection::{Opened, Protection, send_last};
 use crate::limits;
 use crate::ring::{Handle, Received, Receiver};
 use crate::shard::deadlines::{Alarm, Signal, Watch};
-use crate::tls::{self, ClientVersion, Established, Secured, TlsFault};
+use crate::tls::{self, ClientVersion, Established, Handed, Secured, TlsFault};
 
 /// Why a connection cannot go on.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ pub(super) enum Arrival {
 
 enum Transport {
     Clear,
-    Tls(Box<Secured>),
+    Tls(Box<Protection>),
 }
 
 /// One connection's socket and what protects it.
@@ -177,19 +178,14 @@ impl Link {
 
     /// The clear text of records, of which there may be none.
     async fn decrypt(&mut self, received: Vec<u8>) -> Result<Vec<u8>, Broken> {
-        let secured = self.secured();
-        let (mut clear, mut records) = (Vec::new(), Vec::new());
-        let taken = secured.receive(received, &mut clear, &mut records);
-        let closed = secured.is_closed();
-        // An answer to a key update, or the alert that says what is wrong.
+        let Transport::Tls(protection) = &mut self.transport else {
+            unreachable!("only TLS has records");
+        };
+        let Opened { clear, records } = protection.open(received, &self.socket);
         if !records.is_empty() {
             self.send_records(records).await?;
         }
-        taken.map_err(Broken::Tls)?;
-        if clear.is_empty() && closed {
-            return Err(Broken::Closed);
-        }
-        Ok(clear)
+        clear
     }
 
     /// Raw bytes from the socket; nothing if the deadline passed first.
@@ -230,13 +226,27 @@ impl Link {
         }
     }
 
+    /// Has the kernel make the records of TLS from here on, where it may.
+    pub(super) fn hand_over(&mut self) -> Result<(), Broken> {
+        if let Transport::Tls(protection) = &mut self.transport
+            && protection.hand_over(&self.socket)?
+        {
+            self.context.counters.tls_handed();
+        }
+        Ok(())
+    }
+
     /// Leaves the last reply with the kernel, which sends it in one segment with the
     /// end of the stream (`MSG_MORE` of `send(2)`): [`Link::say_goodbye`] must
     /// follow without any wait between. Says how many octets it took; the others
     /// are to be sent as usual, and so is what [`Link::is_behind`] tells of.
     pub(super) fn begin_last(&mut self, clear: &[u8]) -> Result<usize, Broken> {
-        let Transport::Tls(secured) = &mut self.transport else {
+        let Transport::Tls(protection) = &mut self.transport else {
             return Ok(send_last(&self.socket, clear));
+        };
+        let Protection::Own(secured) = &mut **protection else {
+            // The records of a long session may as well go one by one.
+            return Ok(0);
         };
         if !clear.is_empty() {
             let records = self.context.buffers.lend(Purpose::for_records(clear.len()));
@@ -249,21 +259,30 @@ impl Link {
 
     /// Whether records are left to be sent, by [`Link::send`] of nothing more.
     pub(super) fn is_behind(&self) -> bool {
-        match &self.transport {
-            Transport::Clear => false,
-            Transport::Tls(secured) => secured.is_behind(),
-        }
+        let Transport::Tls(protection) = &self.transport else {
+            return false;
+        };
+        matches!(&**protection, Protection::Own(secured) if secured.is_behind())
     }
 
     async fn encrypt(&mut self, mut clear: Vec<u8>) -> Result<Vec<u8>, Broken> {
-        if let Some(records) = self.secured().take_left() {
+        if let Some(handed) = self.handed() {
+            handed.sending(clear.len()).map_err(Broken::Tls)?;
+            let clear = self.send_by_parts(clear).await?;
+            self.handed().into_iter().for_each(Handed::sent);
+            return Ok(clear);
+        }
+        let mut left = self.secured().take_left();
+        for text in clear.chunks(limits::RECORDS_TEXT) {
+            let purpose = Purpose::for_records(text.len());
+            let records = left.take();
+            let mut records = records.unwrap_or_else(|| self.context.buffers.lend(purpose));
+            let made = self.secured().encrypt(text, &mut records);
+            made.map_err(Broken::Tls)?;
             let records = self.send_records(records).await?;
             self.context.buffers.take_back(records);
         }
-        for text in clear.chunks(limits::RECORDS_TEXT) {
-            let mut records = self.context.buffers.lend(Purpose::for_records(text.len()));
-            let made = self.secured().encrypt(text, &mut records);
-            made.map_err(Broken::Tls)?;
+        if let Some(records) = left {
             let records = self.send_records(records).await?;
             self.context.buffers.take_back(records);
         }
@@ -271,11 +290,27 @@ impl Link {
         Ok(clear)
     }
 
+    fn protection(&mut self) -> Option<&mut Protection> {
+        match &mut self.transport {
+            Transport::Clear => None,
+            Transport::Tls(protection) => Some(protection),
+        }
+    }
+
+    /// TLS whose records are made here.
     fn secured(&mut self) -> &mut Secured {
-        let Transport::Tls(secured) = &mut self.transport else {
-            unreachable!("only TLS has records");
+        let Some(Protection::Own(secured)) = self.protection() else {
+            unreachable!("records are made here");
         };
         secured
+    }
+
+    /// TLS whose records the kernel makes.
+    fn handed(&mut self) -> Option<&mut Handed> {
+        match self.protection() {
+            Some(Protection::Kernel(handed)) => Some(handed),
+            _ => None,
+        }
     }
 
     async fn send_records(&mut self, records: Vec<u8>) -> Result<Vec<u8>, Broken> {
@@ -288,19 +323,43 @@ impl Link {
     /// Sends octets as they are. Not an `async fn`: the future would keep its
     /// arguments beside what it makes of them.
     fn send_raw(&self, octets: Vec<u8>) -> impl Future<Output = Result<Vec<u8>, Broken>> + Unpin {
-        self.alarm.set(Instant::now() + self.context.write_stall);
         let expected = octets.len();
-        let mut sending = self.context.ring.send(&self.socket, octets);
+        let mut sending = self.transmit(self.context.ring.send(&self.socket, octets));
         poll_fn(move |context| {
-            if let Poll::Ready((sent, mut octets)) = Pin::new(&mut sending).poll(context) {
-                octets.clear();
-                return Poll::Ready(match sent {
-                    Ok(sent) if sent == expected => Ok(octets),
-                    // The kernel stops in the midst only when the connection is
-                    // gone.
-                    Ok(_) => Err(Broken::Closed),
-                    Err(error) => Err(Broken::Lost(error)),
-                });
+            let sent = ready!(Pin::new(&mut sending).poll(context));
+            Poll::Ready(match sent {
+                Ok((sent, mut octets)) if sent == expected => {
+                    octets.clear();
+                    Ok(octets)
+                }
+                // The kernel stops in the midst only when the connection is gone.
+                Ok(_) => Err(Broken::Closed),
+                Err(broken) => Err(broken),
+            })
+        })
+    }
+
+    /// Sends octets as the socket has room for them.
+    async fn send_by_parts(&self, mut octets: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        while !octets.is_empty() {
+            let sending = self.context.ring.send_some(&self.socket, octets);
+            let (sent, back) = self.transmit(sending).await?;
+            octets = back;
+            octets.drain(..sent);
+        }
+        Ok(octets)
+    }
+
+    /// What came of a send, unless the client stalls or the server closes.
+    fn transmit(
+        &self,
+        mut sending: impl Future<Output = (io::Result<usize>, Vec<u8>)> + Unpin,
+    ) -> impl Future<Output = Result<(usize, Vec<u8>), Broken>> + Unpin {
+        self.alarm.set(Instant::now() + self.context.write_stall);
+        poll_fn(move |context| {
+            if let Poll::Ready((sent, octets)) = Pin::new(&mut sending).poll(context) {
+                let sent = sent.map_err(Broken::Lost);
+                return Poll::Ready(sent.map(|sent| (sent, octets)));
             }
             self.alarm.poll_signal(context).map(|signal| match signal {
                 Signal::Deadline => Err(Broken::Stalled),
@@ -321,9 +380,10 @@ impl Link {
         let Some(place) = self.context.handshakes.enter(self.watch(), now) else {
             return Err(HandshakeFault::Crowded.into());
         };
-        let mut secured = Box::new(Secured::new(config).map_err(Broken::Tls)?);
+        let mut secured = Secured::new(config).map_err(Broken::Tls)?;
         let deadline = deadline.min(now + limits::HANDSHAKE);
-        let early = match self.shake_hands(&mut secured, deadline, place).await {
+        let shaken = self.shake_hands(&mut secured, approach, deadline, place);
+        let early = match shaken.await {
             Ok(early) => early,
             Err(why) => {
                 let version = secured.client_version();
@@ -341,7 +401,7 @@ impl Link {
             how: secured.established().expect("the handshake is over"),
             client: secured.client_name(),
         };
-        self.transport = Transport::Tls(secured);
+        self.transport = Transport::Tls(Box::new(Protection::Own(secured)));
         Ok(done)
     }
 
@@ -349,6 +409,7 @@ impl Link {
     async fn shake_hands(
         &mut self,
         secured: &mut Secured,
+        approach: Approach,
         deadline: Instant,
         _place: Place,
     ) -> Result<Vec<u8>, Halted> {
@@ -363,7 +424,11 @@ impl Link {
             };
             let mut records = self.context.buffers.lend(Purpose::Reply);
             let taken = secured.receive(raw, &mut early, &mut records);
-            if !records.is_empty() {
+            let greets = approach == Approach::Implicit && !secured.is_handshaking();
+            if greets && taken.is_ok() {
+                // A ticket, or the end of TLS 1.2's handshake: the greeting is next.
+                secured.leave(std::mem::take(&mut records));
+            } else if !records.is_empty() {
                 records = self.send_raw(records).await.map_err(Halted::Link)?;
                 self.alarm.set(deadline);
             }
@@ -385,10 +450,8 @@ impl Link {
             Farewell::None => return,
             Farewell::Explained => drop(send_last(&self.socket, TLS_IS_SPOKEN)),
             Farewell::Said | Farewell::Lingering => {
-                if let Transport::Tls(secured) = &mut self.transport {
-                    let mut records = Vec::new();
-                    secured.close(&mut records);
-                    send_last(&self.socket, &records);
+                if let Transport::Tls(protection) = &mut self.transport {
+                    protection.announce_end(&self.socket);
                 }
             }
         }
@@ -422,12 +485,4 @@ impl Link {
         drop(receiver);
         context.ring.close(socket);
     }
-}
-
-/// The last octets of a connection, as many as the socket has room for; they
-/// leave with the end of the stream.
-fn send_last(socket: &Handle, octets: &[u8]) -> usize {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
-    // A connection that has failed takes none, and will say so.
-    rustix::net::send(socket.as_fd(), octets, flags).unwrap_or(0)
 }

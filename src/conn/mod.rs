@@ -14,6 +14,7 @@ mod deliver;
 mod handshakes;
 mod link;
 mod open;
+mod protection;
 mod report;
 
 use std::cell::RefCell;

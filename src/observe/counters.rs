@@ -251,6 +251,7 @@ pub struct ShardCounters {
     pub(super) command_errors: Counter,
     pub(super) logins: Family<LoginResult>,
     pub(super) tls_handshakes: Family<TlsResult>,
+    pub(super) tls_handed: Counter,
     pub(super) messages: Family<Sending>,
     pub(super) message_octets: Family<Sending>,
     pub(super) deleted_messages: Counter,
@@ -334,6 +335,11 @@ impl ShardWriter {
     /// A TLS handshake came out.
     pub fn tls_handshake(&self, result: TlsResult) {
         self.counters.tls_handshakes.at(result).add(1);
+    }
+
+    /// The kernel makes the records of a session from here on.
+    pub fn tls_handed(&self) {
+        self.counters.tls_handed.add(1);
     }
 
     /// A message was sent: `octets` as RFC 1939 counts them.

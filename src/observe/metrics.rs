@@ -141,6 +141,8 @@ impl Collector for Shards {
         self.family(out, "logins", "Logins by result", "result", |s| &s.logins)?;
         let help = "TLS handshakes by result";
         self.family(out, "tls_handshakes", help, "result", |s| &s.tls_handshakes)?;
+        let help = "Sessions whose TLS records the kernel makes";
+        self.counter(out, "tls_kernel_sessions", help, |s| &s.tls_handed)?;
         self.family(out, "messages_sent", "Messages sent", "command", |s| {
             &s.messages
         })?;

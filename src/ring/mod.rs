@@ -63,6 +63,7 @@ mod blocking;
 mod core;
 mod driver;
 mod file;
+pub mod kernel_tls;
 mod lent;
 mod name;
 mod net;

@@ -100,9 +100,32 @@ impl Ring {
         socket: &Handle,
         buffer: Vec<u8>,
     ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + Unpin + use<> {
+        self.send_flagged(socket, buffer, libc::MSG_WAITALL)
+    }
+
+    /// Sends the beginning of `buffer`, at least an octet, as soon as there is room.
+    /// For sockets whose records the kernel makes: its TLS refuses `MSG_WAITALL`.
+    ///
+    /// # Errors
+    ///
+    /// As `send(2)`; no signal is raised for a closed peer.
+    pub fn send_some(
+        &self,
+        socket: &Handle,
+        buffer: Vec<u8>,
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + Unpin + use<> {
+        self.send_flagged(socket, buffer, 0)
+    }
+
+    fn send_flagged(
+        &self,
+        socket: &Handle,
+        buffer: Vec<u8>,
+        flags: i32,
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + Unpin + use<> {
         let length = u32::try_from(buffer.len()).expect("output buffers are small");
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), buffer.as_ptr(), length)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .flags(libc::MSG_NOSIGNAL | flags)
             .build();
         let operation = Send {
             buffer,

@@ -2,7 +2,8 @@
 //! certificates and keys that it needs.
 //!
 //! The connection moves bytes; `secured` turns records into clear text and back,
-//! without IO. A handshake begins with the configuration of its moment:
+//! without IO, and `handed` what is left of that where the kernel makes the records.
+//! A handshake begins with the configuration of its moment:
 //! `keeper` reads and renews what that is made of, `protocol` says what of TLS is
 //! spoken, `chooser` which certificate a client gets, `tickets` how it resumes;
 //! `watch` is the thread that has files read again, and `folders` wakes it.
@@ -14,6 +15,7 @@
 mod certificate;
 mod chooser;
 mod folders;
+mod handed;
 mod hello;
 mod keeper;
 mod metrics;
@@ -23,6 +25,7 @@ mod tickets;
 mod watch;
 
 pub use certificate::{CertificateError, Facts, KeyKind};
+pub use handed::{ALERT, Handed, KernelKeys};
 pub use hello::{ClientVersion, begins_tls};
 pub use keeper::{Current, Keeper, inspect};
 pub use metrics::CertificateMetrics;

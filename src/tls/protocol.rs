@@ -152,5 +152,6 @@ pub(super) fn server_config(
     config.ignore_client_order = true;
     config.send_tls13_tickets = TICKETS;
     config.max_early_data_size = 0;
+    config.enable_secret_extraction = options.kernel;
     Ok(config)
 }

@@ -25,6 +25,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptErr
 use rustls::{HandshakeKind, ServerConfig};
 
 use super::certificate;
+use super::handed::{self, Handed, KernelKeys};
 use super::hello::{self, ClientVersion};
 use crate::limits;
 
@@ -37,6 +38,8 @@ pub enum TlsFault {
     Oversized,
     /// The handshake failed, or a record is damaged or out of place.
     Protocol(rustls::Error),
+    /// New keys are due, and the kernel, which has the old ones, takes no others.
+    Renewal,
 }
 
 impl fmt::Display for TlsFault {
@@ -49,6 +52,7 @@ impl fmt::Display for TlsFault {
                 limits::HANDSHAKE_OCTETS
             ),
             TlsFault::Protocol(error) => error.fmt(f),
+            TlsFault::Renewal => f.write_str("new keys are due, which the kernel does not take"),
         }
     }
 }
@@ -57,7 +61,7 @@ impl std::error::Error for TlsFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             TlsFault::Protocol(error) => Some(error),
-            TlsFault::NotTls | TlsFault::Oversized => None,
+            TlsFault::NotTls | TlsFault::Oversized | TlsFault::Renewal => None,
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct Secured {
     version: Option<ClientVersion>,
     closed: bool,
     outgoing: Outgoing,
+    /// The kernel may take over.
+    for_kernel: bool,
 }
 
 /// What became of the records that were made.
@@ -117,6 +123,7 @@ impl Secured {
     /// What rustls makes of `config`.
     pub fn new(config: Arc<ServerConfig>) -> Result<Secured, TlsFault> {
         Ok(Secured {
+            for_kernel: config.enable_secret_extraction,
             connection: UnbufferedServerConnection::new(config)?,
             held: Vec::new(),
             received: 0,
@@ -159,6 +166,30 @@ impl Secured {
     pub fn client_name(&self) -> Option<String> {
         let chain = self.connection.peer_certificates()?;
         certificate::client_name(chain.first()?)
+    }
+
+    /// Whether the kernel may make this connection's records from here on: it knows
+    /// the cipher, and nothing is half received or half sent.
+    pub fn may_be_handed(&self) -> bool {
+        self.for_kernel
+            && !self.is_handshaking()
+            && !self.closed
+            && self.held.is_empty()
+            && matches!(self.outgoing, Outgoing::Gone)
+            && !self.connection.wants_write()
+            && self
+                .connection
+                .negotiated_cipher_suite()
+                .is_some_and(handed::is_known)
+    }
+
+    /// Leaves the making of records to the kernel, which is to get the keys.
+    ///
+    /// # Errors
+    ///
+    /// What rustls makes of it; [`Secured::may_be_handed`] comes before.
+    pub fn hand_over(self) -> Result<(Handed, KernelKeys), TlsFault> {
+        Handed::take(self.connection)
     }
 
     /// Takes records, of the handshake or behind it. The clear text that they
@@ -284,8 +315,8 @@ impl Secured {
         })
     }
 
-    /// Turns `clear` into records in the empty buffer `records`, and offers them to
-    /// the socket: `offer` says how many octets that took. The others are left, for
+    /// Turns `clear` into records in the empty buffer `records`, behind those that are
+    /// left, and offers them to the socket: `offer` says how many octets that took. The others are left, for
     /// [`Secured::take_left`]. A buffer comes back.
     ///
     /// # Errors
@@ -297,7 +328,9 @@ impl Secured {
         mut records: Vec<u8>,
         offer: impl FnOnce(&[u8]) -> usize,
     ) -> Result<Vec<u8>, TlsFault> {
-        assert!(matches!(self.outgoing, Outgoing::Gone), "records in order");
+        if let Some(left) = self.take_left() {
+            records.extend(left);
+        }
         self.encrypt(clear, &mut records)?;
         let taken = offer(&records);
         if taken < records.len() {
@@ -309,6 +342,14 @@ impl Secured {
     /// Whether records are left that no socket has taken.
     pub fn is_behind(&self) -> bool {
         matches!(self.outgoing, Outgoing::Left(_))
+    }
+
+    /// Keeps records that may as well leave with the next text.
+    pub fn leave(&mut self, records: Vec<u8>) {
+        assert!(matches!(self.outgoing, Outgoing::Gone), "records in order");
+        if !records.is_empty() {
+            self.outgoing = Outgoing::Left(records);
+        }
     }
 
     /// The records that are left, to be sent before any other.
@@ -332,11 +373,13 @@ impl Secured {
         self.outgoing = Outgoing::Gone;
     }
 
-    /// Says that we send no more (`close_notify`): RFC 8446, section 6.1. Behind
-    /// records that have not left whole nothing is said.
+    /// Says that we send no more (`close_notify`): RFC 8446, section 6.1; what is left
+    /// comes before it. Behind records that may have been cut off nothing is said.
     pub fn close(&mut self, records: &mut Vec<u8>) {
-        if !matches!(self.outgoing, Outgoing::Gone) {
-            return;
+        match std::mem::replace(&mut self.outgoing, Outgoing::UnderWay) {
+            Outgoing::Gone => {}
+            Outgoing::Left(left) => records.extend(left),
+            Outgoing::UnderWay => return,
         }
         let done = self.write(records, |traffic, records| {
             let begin = records.len();

@@ -13,6 +13,7 @@ mod client;
 mod demo;
 mod descriptors;
 mod kernel;
+mod kernel_tls;
 mod kill;
 mod load;
 mod lock;

@@ -22,6 +22,7 @@ fn options(folder: &Path, stems: &[&str]) -> TlsOptions {
         clients: ClientCertificates::None,
         ticket_keys: Vec::new(),
         ticket_lifetime: Duration::from_hours(6),
+        kernel: false,
     }
 }
 

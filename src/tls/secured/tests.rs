@@ -258,18 +258,47 @@ fn what_a_socket_had_no_room_for_comes_before_the_end() {
         };
         wire.server.offer(&text, Vec::new(), offer).expect("open");
         assert!(wire.server.is_behind());
-        // What is left is not to be passed by.
-        let mut notice = Vec::new();
-        wire.server.close(&mut notice);
-        assert!(notice.is_empty());
-        out.extend(wire.server.take_left().expect("records"));
-        wire.server.sending();
-        wire.server.close(&mut notice);
-        assert!(notice.is_empty());
-        wire.server.sent();
-        assert_eq!(wire.server.take_left(), None);
+        if room % 2 == 0 {
+            out.extend(wire.server.take_left().expect("records"));
+            assert_eq!(wire.server.take_left(), None);
+        }
+        // What is left is not passed by.
         wire.server.close(&mut out);
         assert_eq!(wire.hear(&out), text);
         assert_eq!(wire.client.reader().read(&mut [0]).expect("an end"), 0);
     }
+}
+
+#[test]
+fn what_may_as_well_leave_with_the_next_text_does_and_before_it() {
+    for room in [0, 5, 10_000] {
+        let mut wire = Wire::established(vec![usize::MAX]);
+        let mut records = Vec::new();
+        wire.server.encrypt(b"first, ", &mut records).expect("open");
+        wire.server.leave(records);
+        let mut out = Vec::new();
+        let offer = |records: &[u8]| {
+            let taken = room.min(records.len());
+            out.extend_from_slice(&records[..taken]);
+            taken
+        };
+        let done = wire.server.offer(b"second", Vec::new(), offer);
+        done.expect("open");
+        assert_eq!(wire.server.is_behind(), room < 10_000);
+        wire.server.close(&mut out);
+        assert_eq!(wire.hear(&out), b"first, second");
+    }
+}
+
+#[test]
+fn nothing_is_said_behind_records_that_may_have_been_cut_off() {
+    let mut wire = Wire::established(vec![usize::MAX]);
+    let mut out = Vec::new();
+    wire.server.sending();
+    wire.server.close(&mut out);
+    assert!(out.is_empty());
+    wire.server.sent();
+    wire.server.close(&mut out);
+    wire.hear(&out);
+    assert_eq!(wire.client.reader().read(&mut [0]).expect("an end"), 0);
 }
