@@ -35,7 +35,9 @@ fn server_on(allowed: &[usize]) -> Server {
     // A process inherits the mask of the thread that starts it; this test's
     // thread is its own.
     let mut mask = CpuSet::new();
-    allowed.iter().for_each(|cpu| mask.set(*cpu));
+    for cpu in allowed {
+        mask.set(*cpu);
+    }
     sched_setaffinity(None, &mask).expect("CPUs that were allowed before");
     site.start()
 }

@@ -238,8 +238,8 @@ fn the_end_of_a_shard_is_the_end_of_its_tasks() {
             for wait in waits {
                 let held = Arc::clone(&holder);
                 let task = ring.spawn(async move {
-                    let _held = held;
                     wait.await;
+                    drop(held);
                 });
                 task.detach();
             }
