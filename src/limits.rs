@@ -262,6 +262,11 @@ pub const UIDL_LIST: u64 = 256 << 20;
 /// program that made them; this many take 24 KiB of an index.
 pub const RETIRED_UNIQUE_IDS: usize = 1024;
 
+/// Messages of a maildrop that are remembered after they went, so that no other one
+/// is announced as they were: more than a user gets in a day. In the index alone,
+/// some 12 KiB.
+pub const GONE_MESSAGES: usize = 128;
+
 const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
 const _: () = assert!(MAILDROP_MESSAGES * (FILE_NAME + UNIQUE_ID + 1) <= u32::MAX as usize);

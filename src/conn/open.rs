@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::Account;
-use crate::maildrop::{self, CommitReport, FaultKind, Location, OpenError, Opened};
+use crate::maildrop::{CommitReport, FaultKind, Location, OpenError, Opened};
 use crate::session::{Deletions, Outcome};
 
 use super::Connection;
@@ -45,12 +45,13 @@ impl Connection {
             unreachable!("messages are removed from an open maildrop");
         };
         let snapshot = Arc::clone(&maildrop.snapshot);
+        let maildrops = self.context.services.maildrops.clone();
         // One trip for all of them: a removal is a few microseconds, and so is
         // a trip to a thread.
         let report: CommitReport = self
             .context
             .ring
-            .blocking(move || maildrop::remove(&snapshot, deletions.iter()))
+            .blocking(move || maildrops.commit(&snapshot, deletions.iter()))
             .await;
         if let Some((count, kind)) = report.failed {
             let help = match kind {

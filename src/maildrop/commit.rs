@@ -5,10 +5,8 @@
 //! the latter count as removed: the client asked for nothing else. So a commit may
 //! be repeated, and a crash in its midst leaves what was not reached yet.
 //!
-//! The index is not written here. What it says was true for the stamps of new/ and
-//! cur/ that stand in it, and the first removal changed those: whoever opens the
-//! maildrop next, after a crash at any point as after none, lists it and notes who
-//! is gone. A Maildir++ quota file (`maildirsize`) is told of what was removed, where
+//! The index is not written here: it was told before, and whoever opens the maildrop
+//! next, after a crash at any point as after none, lists it (see there). A Maildir++ quota file (`maildirsize`) is told of what was removed, where
 //! there is one; a crash before that leaves a sum that is too high, until whoever
 //! delivers counts anew, as the format has it.
 
@@ -293,7 +291,7 @@ mod tests {
             octets: 10,
             stored: 10,
             verbatim: true,
-            stated: false,
+            sum: None,
         });
         for path in ["new/1.a", "new/2.b", "cur/3.c:2,"] {
             let (part, name) = path.split_once('/').expect("two parts");

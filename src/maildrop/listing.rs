@@ -277,7 +277,7 @@ fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Err
     if buffers.file.is_empty() {
         buffers.file.resize(FILE_BUFFER, 0);
     }
-    let mut counter = OctetCounter::new();
+    let (mut counter, mut sum) = (OctetCounter::new(), crc32fast::Hasher::new());
     let mut stored = 0_u64;
     while stored < size {
         let read = io::retry_on_intr(|| io::read(&file, &mut buffers.file[..]))?;
@@ -285,6 +285,7 @@ fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Err
             break;
         }
         counter.update(&buffers.file[..read]);
+        sum.update(&buffers.file[..read]);
         stored += read as u64;
     }
     let verbatim = counter.is_verbatim();
@@ -293,6 +294,6 @@ fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Err
         octets,
         stored,
         verbatim,
-        stated: false,
+        sum: Some(sum.finalize()),
     })
 }

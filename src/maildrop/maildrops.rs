@@ -12,18 +12,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::SnapshotCache;
+use super::commit;
 use super::earlier::Sources;
-use super::error::OpenError;
+use super::error::{CommitReport, OpenError};
 use super::guard;
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
 use super::lock::{InUse, LockGuard, LockPlace, LockPlaces, LockTable};
 use super::message::Message;
-use super::scan::{self, Reading};
+use super::scan::{self, Gone, Reading};
 use super::snapshot::{Knowledge, Snapshot};
 use super::stamps::{self, Freshness, Standing};
 use super::template::Template;
 use crate::auth::Account;
+use crate::limits;
 use crate::proto::MessageNumber;
 
 /// Where a user's mail is.
@@ -220,15 +222,18 @@ impl Maildrops {
             index: &index,
         };
         match index.open()? {
-            Some(file) if known.and_then(indexed) == Some(file.position) => {
-                self.list(&there, known, Stored::At(file.position))
-            }
+            Some(file) if known.and_then(indexed) == Some(file.position) => self.list(
+                &there,
+                known,
+                Stored::At(file.position),
+                &Gone::Unread(&index),
+            ),
             Some(file) => {
                 let (octets, position) = index.read(file)?;
                 self.recall(&there, known, &octets, position)
             }
             // It was never there, or taken away: what is known goes into a new one.
-            None => self.list(&there, known, Stored::Nowhere),
+            None => self.list(&there, known, Stored::Nowhere, &Gone::Known(&[])),
         }
     }
 
@@ -266,15 +271,17 @@ impl Maildrops {
             ..Knowledge::none()
         };
         let recalled = Snapshot::new(there.asked, root.path(), knowledge, contents.table());
+        let gone = Gone::Known(contents.gone());
         if contents.damage().is_some() {
             // What is in memory was whole.
             let best = known.filter(|known| known.len() >= recalled.len());
-            return self.list(there, best.or(Some(&recalled)), Stored::Damaged);
+            let previous = best.or(Some(&recalled));
+            return self.list(there, previous, Stored::Damaged, &gone);
         }
         if matches!(standing, Standing::Settled { .. }) {
             return Ok(recalled);
         }
-        self.list(there, Some(&recalled), Stored::At(position))
+        self.list(there, Some(&recalled), Stored::At(position), &gone)
     }
 
     /// Lists the maildrop and has the index say so.
@@ -283,10 +290,11 @@ impl Maildrops {
         there: &Place<'_>,
         previous: Option<&Snapshot>,
         stored: Stored,
+        gone: &Gone<'_>,
     ) -> Result<Snapshot, OpenError> {
         let index = there.index;
         let (asked, root) = (there.asked, there.root);
-        let snapshot = scan::list(asked, root, previous, &self.sources, Reading::New)?;
+        let snapshot = scan::list(asked, root, previous, &self.sources, Reading::New, gone)?;
         if let Some(previous) = previous {
             let checked = guard::check(previous, &snapshot, there.root, index);
             checked.inspect_err(|_| {
@@ -298,16 +306,14 @@ impl Maildrops {
             Stored::Nowhere | Stored::Damaged => None,
             Stored::At(position) => previous.zip(Some(position)),
         };
-        match index.save(old, &snapshot) {
+        let remembered = match gone {
+            Gone::Known(messages) => messages,
+            Gone::Unread(_) => &[][..],
+        };
+        match index.save(old, &snapshot, remembered) {
             Ok(position) => Ok(snapshot.with_index(Some(position))),
             Err(error) => {
-                self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    "{}: cannot be written: {error}; the maildrop is served without, and read \
-                     again after the next start: give the user that popcore runs as write \
-                     permission on the folder, or set maildrop.index",
-                    index.path().display()
-                );
+                self.unwritten(index, &error);
                 Ok(snapshot)
             }
         }
@@ -326,14 +332,44 @@ impl Maildrops {
             return;
         };
         self.counters.corrected.fetch_add(1, Ordering::Relaxed);
-        let index = match &snapshot.knowledge().elsewhere {
-            None => Index::beside(snapshot.root()),
-            Some(path) => Index::at(path.to_path_buf()),
-        };
-        if let Err(error) = index.correct(&Message { facts, ..known }, known.facts.stated) {
+        let index = index_of(snapshot);
+        if let Err(error) = index.correct(&Message { facts, ..known }, known.facts.are_stated()) {
             self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("{}: cannot be corrected: {error}", index.path().display());
         }
+    }
+
+    /// Removes these messages for the session that holds the maildrop (UPDATE, RFC
+    /// 1939, section 6), and has the index remember them first. BLOCKING.
+    pub fn commit(
+        &self,
+        snapshot: &Snapshot,
+        messages: impl Iterator<Item = MessageNumber>,
+    ) -> CommitReport {
+        let numbers: Vec<MessageNumber> = messages.collect();
+        if let Some(position) = snapshot.knowledge().index {
+            let remembered = numbers.len().saturating_sub(limits::GONE_MESSAGES);
+            let remembered = numbers[remembered..].iter();
+            let remembered: Vec<Message<'_>> =
+                remembered.filter_map(|n| snapshot.message(*n)).collect();
+            let index = index_of(snapshot);
+            // What is in memory is no longer what is in there.
+            self.cache.forget(snapshot.asked());
+            if let Err(error) = index.note_removal(position, snapshot, &remembered) {
+                self.unwritten(&index, &error);
+            }
+        }
+        commit::remove(snapshot, numbers)
+    }
+
+    fn unwritten(&self, index: &Index, error: &io::Error) {
+        self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            "{}: cannot be written: {error}; the maildrop is served without, and read again \
+             after the next start: give the user that popcore runs as write permission on the \
+             folder, or set maildrop.index",
+            index.path().display()
+        );
     }
 
     /// Where unique-ids come from.
@@ -391,6 +427,13 @@ impl Location {
             None => Index::beside(root),
             Some(path) => Index::at(path.clone()),
         }
+    }
+}
+
+fn index_of(snapshot: &Snapshot) -> Index {
+    match &snapshot.knowledge().elsewhere {
+        None => Index::beside(snapshot.root()),
+        Some(path) => Index::at(path.to_path_buf()),
     }
 }
 

@@ -27,6 +27,7 @@ mod maildrops;
 mod message;
 mod name;
 pub mod plan;
+mod retention;
 mod roll;
 mod scan;
 mod seen;

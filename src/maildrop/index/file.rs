@@ -110,15 +110,16 @@ impl Index {
     }
 
     /// Writes what is new since `old`, which the index holds if its position is
-    /// that of the file; all of it otherwise, or when it is time to. Tells where
-    /// the index is by then.
+    /// that of the file; all of it otherwise, and what is known of messages that are
+    /// `gone`, or when it is time to. Tells where the index is by then.
     pub(in super::super) fn save(
         &self,
         old: Option<(&Snapshot, Position)>,
         new: &Snapshot,
+        gone: &[Message<'_>],
     ) -> io::Result<Position> {
         let Some((old, position)) = old else {
-            return self.replace(&super::whole(new));
+            return self.replace(&super::whole(new, gone));
         };
         let records = super::changes(old, new);
         if records.is_empty() {
@@ -128,11 +129,41 @@ impl Index {
         // The first sum is cheap and decides nearly always.
         let small = length <= SLACK.max(new.names_len() as u64);
         if !small && length > 2 * super::least(new) + SLACK {
-            return self.replace(&super::whole(new));
+            return self.rewrite(old, new);
         }
         match self.append(position, &records)? {
             Some(position) => Ok(position),
-            None => self.replace(&super::whole(new)),
+            None => self.rewrite(old, new),
+        }
+    }
+
+    /// Writes an index anew that can be read, and keeps what it says of messages
+    /// that are gone.
+    fn rewrite(&self, old: &Snapshot, new: &Snapshot) -> io::Result<Position> {
+        let mut octets = self.octets().unwrap_or_default();
+        octets.extend(super::changes(old, new));
+        let contents = Contents::read(&octets);
+        self.replace(&super::whole(new, contents.gone()))
+    }
+
+    /// Has the index say that these messages are gone, if it is what it was when the
+    /// snapshot was made, which it says them to be part of. Whoever opens the maildrop
+    /// next reads it.
+    pub(in super::super) fn note_removal(
+        &self,
+        at: Position,
+        snapshot: &Snapshot,
+        messages: &[Message<'_>],
+    ) -> io::Result<()> {
+        let records = super::removal(snapshot, messages);
+        self.append(at, &records).map(drop)
+    }
+
+    /// All of it; nothing where there is none.
+    pub(in super::super) fn octets(&self) -> Result<Vec<u8>, OpenError> {
+        match self.open()? {
+            Some(file) => Ok(self.read(file)?.0),
+            None => Ok(Vec::new()),
         }
     }
 

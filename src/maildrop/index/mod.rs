@@ -10,9 +10,14 @@
 //! written under the maildrop's lock, each change with one write, and written anew
 //! in a file that takes its place once it has become twice as long as it need be.
 //!
-//! **Crashes.** Nothing has to be written when messages are removed or delivered:
-//! either changes the stamps, and an index whose stamps are not those of the
-//! directories is taken for what it is, a memory of names, sizes and unique-ids.
+//! **Crashes.** Nothing has to be written when messages are delivered, or removed by
+//! others: either changes the stamps, and an index whose stamps are not those of the
+//! directories is taken for what it is, a memory of names, sizes and unique-ids. What
+//! a session removes is noted before that, with a state that holds for no directory
+//! from which something was to be removed: the next login lists it, and what is found
+//! there after all has its unique-id as before. So are the last messages remembered
+//! that are gone, because no other one may be announced as they were, not even one
+//! that was given name and inode of one of them.
 //! A write that was cut off leaves a tail that no checksum fits, which is cut off
 //! with the next write. A new index takes the old one's name only when all of it
 //! is on the disk. So there is no order of steps in which it could lie.
@@ -33,7 +38,8 @@ use super::announce::Digest;
 use super::message::{Message, Trust};
 use super::name::{self, Moment};
 use super::snapshot::{Folder, Snapshot, Table};
-use super::stamps::{Kept, Time};
+use super::stamps::{Kept, KeptFolder, Time};
+use crate::limits;
 
 pub(super) use file::{Index, Position};
 use format::{Header, Record, State};
@@ -42,6 +48,8 @@ use format::{Header, Record, State};
 #[derive(Debug)]
 pub struct Contents<'a> {
     messages: Vec<Message<'a>>,
+    /// The last that went, oldest first.
+    gone: Vec<Message<'a>>,
     retired: Vec<Digest>,
     /// There where it is true of all the others.
     state: Option<State>,
@@ -135,6 +143,7 @@ impl<'a> Contents<'a> {
             Header::Version(version) => {
                 return Self {
                     messages: Vec::new(),
+                    gone: Vec::new(),
                     retired: Vec::new(),
                     state: None,
                     damage: Some(Damage::Version(version)),
@@ -182,6 +191,9 @@ impl<'a> Contents<'a> {
         for message in &self.messages {
             format::write(&Record::Message(*message), &mut out);
         }
+        for message in &self.gone {
+            format::write(&Record::Gone(*message), &mut out);
+        }
         for digest in &self.retired {
             format::write(&Record::Retired(*digest), &mut out);
         }
@@ -216,6 +228,12 @@ impl<'a> Contents<'a> {
     pub(super) fn retired(&self) -> Box<[Digest]> {
         self.retired.as_slice().into()
     }
+
+    /// Messages that were announced and went: their unique-ids are those of no
+    /// other message, and theirs again should they come back.
+    pub(super) fn gone(&self) -> &[Message<'a>] {
+        &self.gone
+    }
 }
 
 /// Which message a record is about.
@@ -227,6 +245,7 @@ struct Replay<'a> {
     table: Vec<Message<'a>>,
     /// What became of others since: `None` for those that are gone.
     changes: HashMap<Key<'a>, Option<Message<'a>>>,
+    gone: Vec<Message<'a>>,
     retired: Vec<Digest>,
     /// The last record, if it is one.
     state: Option<State>,
@@ -238,6 +257,7 @@ impl<'a> Replay<'a> {
         Self {
             table: Vec::with_capacity(messages),
             changes: HashMap::new(),
+            gone: Vec::new(),
             retired: Vec::new(),
             state: None,
             states: false,
@@ -275,6 +295,12 @@ impl<'a> Replay<'a> {
             Record::Removed { unique, inode } => {
                 self.changes.insert((inode, unique), None);
             }
+            Record::Gone(message) => {
+                if self.states {
+                    self.changes.insert((message.inode, message.unique()), None);
+                }
+                self.gone.push(message);
+            }
             Record::Retired(digest) => self.retired.push(digest),
             Record::State(state) => {
                 self.state = Some(state);
@@ -300,11 +326,24 @@ impl<'a> Replay<'a> {
         });
         Contents {
             messages,
+            gone: last_of_each(self.gone),
             retired: self.retired,
             state: self.state,
             damage: (!whole).then_some(Damage::Missing),
         }
     }
+}
+
+/// As many as are remembered of those that went, each as it was when it last did.
+fn last_of_each(gone: Vec<Message<'_>>) -> Vec<Message<'_>> {
+    let mut known = HashSet::new();
+    let latest = gone.into_iter().rev();
+    let mut kept: Vec<Message<'_>> = latest
+        .filter(|message| known.insert((message.unique(), message.uidl.octets())))
+        .take(limits::GONE_MESSAGES)
+        .collect();
+    kept.reverse();
+    kept
 }
 
 fn merge<'a>(table: Vec<Message<'a>>, added: Vec<Message<'a>>) -> Vec<Message<'a>> {
@@ -341,12 +380,15 @@ fn compare(a: &Message<'_>, b: &Message<'_>) -> Ordering {
     })
 }
 
-/// An index of a whole maildrop.
-fn whole(snapshot: &Snapshot) -> Vec<u8> {
+/// An index of a whole maildrop, and of messages that are gone.
+fn whole(snapshot: &Snapshot, gone: &[Message<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(snapshot.names_len() + 40 * snapshot.len() + 256);
     format::write_header(&mut out);
     for message in snapshot.messages() {
         format::write(&Record::Message(message), &mut out);
+    }
+    for message in gone {
+        format::write(&Record::Gone(*message), &mut out);
     }
     for digest in &*snapshot.knowledge().retired {
         format::write(&Record::Retired(*digest), &mut out);
@@ -358,7 +400,7 @@ fn whole(snapshot: &Snapshot) -> Vec<u8> {
 /// The records that make an index of `old` one of `new`: none, if it is.
 fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
     // Who is gone comes first: a message whose place in the order changed is both.
-    let (mut gone, mut there) = (Vec::new(), Vec::new());
+    let (mut left, mut there) = (Vec::new(), Vec::new());
     let (mut ours, mut theirs) = (old.messages().peekable(), new.messages().peekable());
     loop {
         let order = match (ours.peek(), theirs.peek()) {
@@ -371,8 +413,7 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
         let now = if order.is_ge() { theirs.next() } else { None };
         match (before, now) {
             (Some(message), None) => {
-                let (unique, inode) = (message.unique(), message.inode);
-                format::write(&Record::Removed { unique, inode }, &mut gone);
+                left.push(message);
             }
             (before, Some(message)) if before != Some(message) => {
                 format::write(&Record::Message(message), &mut there);
@@ -380,6 +421,7 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
             _ => {}
         }
     }
+    let mut gone = departure(&left);
     gone.append(&mut there);
     let known: HashSet<&Digest> = old.knowledge().retired.iter().collect();
     for digest in &*new.knowledge().retired {
@@ -391,6 +433,47 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
         format::write(&Record::State(state(new)), &mut gone);
     }
     gone
+}
+
+/// The records of messages that are there no more. Those that cannot be remembered
+/// because there are too many are only struck out.
+fn departure(left: &[Message<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let first_kept = left.len().saturating_sub(limits::GONE_MESSAGES);
+    for (at, message) in left.iter().enumerate() {
+        let (unique, inode) = (message.unique(), message.inode);
+        if at < first_kept {
+            format::write(&Record::Removed { unique, inode }, &mut out);
+        } else {
+            format::write(&Record::Gone(*message), &mut out);
+        }
+    }
+    out
+}
+
+/// What is written before these messages are removed: that they are gone, and that
+/// the directories they were in are to be listed before anything is believed of
+/// them. Should some of them stay, they are found there, and are who they were.
+fn removal(snapshot: &Snapshot, messages: &[Message<'_>]) -> Vec<u8> {
+    let mut out = departure(messages);
+    let from = |folder| messages.iter().any(|message| message.folder == folder);
+    let octets = messages.iter().map(|message| message.facts.octets);
+    let before = state(snapshot);
+    let mut kept = before.kept;
+    if from(Folder::New) {
+        kept.new = KeptFolder::Unsettled;
+    }
+    if from(Folder::Cur) {
+        kept.cur = KeptFolder::Unsettled;
+    }
+    let state = State {
+        kept,
+        messages: before.messages - u32::try_from(messages.len()).expect("some of them"),
+        octets: octets.fold(before.octets, u64::saturating_sub),
+        ..before
+    };
+    format::write(&Record::State(state), &mut out);
+    out
 }
 
 /// One message as it is by now, and the state again, if the index has both.
