@@ -264,8 +264,8 @@ pub const RETIRED_UNIQUE_IDS: usize = 1024;
 
 /// Messages of a maildrop that are remembered after they went, so that no other one
 /// is announced as they were: more than a user gets in a day. In the index alone,
-/// some 12 KiB.
-pub const GONE_MESSAGES: usize = 128;
+/// some 6 KiB.
+pub const GONE_MESSAGES: usize = 64;
 
 const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
@@ -278,6 +278,10 @@ pub const CONFIGURATION: u64 = 1 << 20;
 /// Longest duration a configuration may name. A week is longer than any session
 /// should live; the bound keeps sums of an instant and a duration from overflow.
 pub const LONGEST_DURATION: Duration = Duration::from_hours(7 * 24);
+
+/// Longest time for which deleted messages are kept aside: a year. Sooner or later
+/// what a user deleted is to be gone.
+pub const LONGEST_UNDELETE: Duration = Duration::from_hours(366 * 24);
 
 /// Shortest autologout of an authenticated session (RFC 1939, section 3).
 pub const SHORTEST_IDLE: Duration = Duration::from_mins(10);

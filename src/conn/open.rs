@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::auth::Account;
-use crate::maildrop::{CommitReport, FaultKind, Location, OpenError, Opened};
+use crate::maildrop::{CommitReport, Departure, FaultKind, Location, OpenError, Opened};
+use crate::proto::MessageNumber;
 use crate::session::{Deletions, Outcome};
 
 use super::Connection;
@@ -32,7 +33,7 @@ impl Connection {
             self.maildrop = Some(super::Maildrop {
                 snapshot: Arc::clone(&snapshot),
                 lock,
-                seen: None,
+                retrieved: None,
             });
             snapshot
         });
@@ -41,24 +42,27 @@ impl Connection {
 
     /// Removes what the session has marked (UPDATE, RFC 1939, section 6).
     pub(super) async fn commit(&mut self, deletions: Deletions) -> Result<Outcome, Broken> {
-        let Some(maildrop) = &self.maildrop else {
+        let Some(maildrop) = self.maildrop.take() else {
             unreachable!("messages are removed from an open maildrop");
         };
         let snapshot = Arc::clone(&maildrop.snapshot);
         let maildrops = self.context.services.maildrops.clone();
         // One trip for all of them: a removal is a few microseconds, and so is
-        // a trip to a thread.
+        // a trip to a thread. The maildrop is free once it is done.
         let report: CommitReport = self
             .context
             .ring
-            .blocking(move || maildrops.commit(&snapshot, deletions.iter()))
+            .blocking(move || {
+                let marked: Vec<MessageNumber> = deletions.iter().collect();
+                maildrop.let_go(&maildrops, Departure::Quit(&marked))
+            })
             .await;
         if let Some((count, kind)) = report.failed {
             let help = match kind {
                 FaultKind::Permanent => "check the owner and the mode of new/ and cur/",
                 FaultKind::Temporary => "they are back in the next session",
             };
-            let root = maildrop.snapshot.root().display();
+            let root = snapshot.root().display();
             tracing::warn!("{root}: {count} messages could not be removed; {help}");
         }
         Ok(Outcome::Committed(report))

@@ -128,7 +128,8 @@ fn bring_back(
         };
         // The one that went last is the likeliest.
         match namesakes.rev().find(same) {
-            Some(message) => roll.bring_back(newcomer.at, message),
+            // Its time begins anew: who brought it back wants it to stay.
+            Some(message) => roll.announce(newcomer.at, message.uidl, message.rank),
             None => left.push(newcomer),
         }
     }

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::aside;
 use super::cache::SnapshotCache;
-use super::commit;
 use super::earlier::Sources;
-use super::error::{CommitReport, OpenError};
+use super::error::OpenError;
 use super::guard;
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
@@ -24,8 +24,8 @@ use super::scan::{self, Gone, Reading};
 use super::snapshot::{Knowledge, Snapshot};
 use super::stamps::{self, Freshness, Standing};
 use super::template::Template;
+use super::update::Rules;
 use crate::auth::Account;
-use crate::limits;
 use crate::proto::MessageNumber;
 
 /// Where a user's mail is.
@@ -44,6 +44,7 @@ pub struct Maildrops {
     locks: LockTable,
     places: Arc<LockPlaces>,
     sources: Arc<Sources>,
+    rules: Rules,
     counters: Arc<Counters>,
 }
 
@@ -54,6 +55,7 @@ pub struct Counters {
     unwritten: AtomicU64,
     corrected: AtomicU64,
     guarded: AtomicU64,
+    pub(super) expired: AtomicU64,
 }
 
 impl Counters {
@@ -70,6 +72,11 @@ impl Counters {
     /// Logins that were refused because most unique-ids would have changed.
     pub fn guarded(&self) -> u64 {
         self.guarded.load(Ordering::Relaxed)
+    }
+
+    /// Messages removed because they had been kept long enough.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
     }
 
     /// Messages whose size was not what their name or the index said.
@@ -120,6 +127,7 @@ impl Maildrops {
             locks: LockTable::new(),
             places: Arc::default(),
             sources: Arc::new(Sources::name()),
+            rules: Rules::default(),
             counters: Arc::default(),
         }
     }
@@ -131,6 +139,12 @@ impl Maildrops {
             sources: Arc::new(sources),
             ..self
         }
+    }
+
+    /// The same, with these rules for the end of sessions.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Opens a maildrop that is known and did not change, without waiting; `None`
@@ -177,7 +191,10 @@ impl Maildrops {
         let snapshot = match opened {
             Some((opened, place)) => {
                 let snapshot = self.refresh(at, &opened, known.as_deref())?;
-                snapshot.with_places(at.index.as_deref().map(Arc::from), place)
+                let kept = self.rules.undelete.and_then(|_| aside::oldest(&opened));
+                snapshot
+                    .with_places(at.index.as_deref().map(Arc::from), place)
+                    .with_aside(kept)
             }
             None => scan::absent(&at.path, &root),
         };
@@ -339,30 +356,7 @@ impl Maildrops {
         }
     }
 
-    /// Removes these messages for the session that holds the maildrop (UPDATE, RFC
-    /// 1939, section 6), and has the index remember them first. BLOCKING.
-    pub fn commit(
-        &self,
-        snapshot: &Snapshot,
-        messages: impl Iterator<Item = MessageNumber>,
-    ) -> CommitReport {
-        let numbers: Vec<MessageNumber> = messages.collect();
-        if let Some(position) = snapshot.knowledge().index {
-            let remembered = numbers.len().saturating_sub(limits::GONE_MESSAGES);
-            let remembered = numbers[remembered..].iter();
-            let remembered: Vec<Message<'_>> =
-                remembered.filter_map(|n| snapshot.message(*n)).collect();
-            let index = index_of(snapshot);
-            // What is in memory is no longer what is in there.
-            self.cache.forget(snapshot.asked());
-            if let Err(error) = index.note_removal(position, snapshot, &remembered) {
-                self.unwritten(&index, &error);
-            }
-        }
-        commit::remove(snapshot, numbers)
-    }
-
-    fn unwritten(&self, index: &Index, error: &io::Error) {
+    pub(super) fn unwritten(&self, index: &Index, error: &io::Error) {
         self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             "{}: cannot be written: {error}; the maildrop is served without, and read again \
@@ -375,6 +369,10 @@ impl Maildrops {
     /// Where unique-ids come from.
     pub(super) fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// The cached snapshots.
@@ -430,7 +428,8 @@ impl Location {
     }
 }
 
-fn index_of(snapshot: &Snapshot) -> Index {
+/// The index of a maildrop that is open.
+pub(super) fn index_of(snapshot: &Snapshot) -> Index {
     match &snapshot.knowledge().elsewhere {
         None => Index::beside(snapshot.root()),
         Some(path) => Index::at(path.to_path_buf()),

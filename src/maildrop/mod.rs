@@ -13,6 +13,7 @@
 //! says so in capitals and runs on the pool.
 
 mod announce;
+mod aside;
 mod belongings;
 mod cache;
 mod commit;
@@ -35,6 +36,8 @@ mod snapshot;
 mod stamps;
 mod template;
 mod uidl;
+mod undelete;
+mod update;
 
 pub use cache::SnapshotCache;
 pub use commit::remove;
@@ -43,8 +46,10 @@ pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
 pub use lock::{InUse, LockGuard, LockTable};
 pub use maildrops::{Counters, Location, Maildrops, Opened};
 pub use name::{Moment, Name};
+pub use retention::{Retention, RetentionError};
 pub use scan::{canonical, locate, open};
-pub use seen::mark_seen;
 pub use snapshot::{Builder, Folder, Snapshot, StoredForm};
 pub use stamps::{Freshness, Stamps, Standing, current, current_without_blocking};
 pub use template::{NameError, Template, TemplateError};
+pub use undelete::{Undeleted, undelete};
+pub use update::{Departure, Rules};

@@ -100,12 +100,6 @@ impl Roll {
         self.members[at].retrieved = message.retrieved;
     }
 
-    /// Has the member at `at` be the message that another one was.
-    pub(super) fn bring_back(&mut self, at: usize, former: &Message<'_>) {
-        self.announce(at, former.uidl, former.rank);
-        self.members[at].retrieved = former.retrieved;
-    }
-
     /// Sets how the member at `at` is announced, and its rank.
     pub(super) fn announce(&mut self, at: usize, uidl: Packed<'_>, rank: Option<u32>) {
         let slot = Slot {

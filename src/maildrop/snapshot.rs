@@ -26,6 +26,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::announce::{self, Digest};
 use super::earlier::Earlier;
@@ -132,6 +133,8 @@ pub(super) struct Table {
     ranks: Vec<u32>,
     /// As far as the last that was retrieved, where that is of interest.
     retrieved: Vec<Option<Day>>,
+    /// The first day of those.
+    first_retrieved: Option<Day>,
     large: Vec<Large>,
     total: u64,
 }
@@ -167,9 +170,11 @@ impl Table {
         {
             self.ranks.push(rank);
         }
-        if message.retrieved.is_some() {
+        if let Some(day) = message.retrieved {
             self.retrieved.resize(self.entries.len(), None);
-            self.retrieved.push(message.retrieved);
+            self.retrieved.push(Some(day));
+            let first = self.first_retrieved.unwrap_or(day);
+            self.first_retrieved = Some(first.min(day));
         }
         self.names.extend_from_slice(message.name);
         let uidl = message.uidl.octets();
@@ -286,6 +291,9 @@ pub(super) struct Knowledge {
     pub(super) elsewhere: Option<Arc<Path>>,
     /// Where its lock is.
     pub(super) lock: LockPlace,
+    /// When the oldest message that is kept aside was deleted, as far as that is of
+    /// interest.
+    pub(super) aside: Option<SystemTime>,
 }
 
 impl Knowledge {
@@ -298,6 +306,7 @@ impl Knowledge {
             index: None,
             elsewhere: None,
             lock: LockPlace::default(),
+            aside: None,
         }
     }
 }
@@ -423,6 +432,12 @@ impl Snapshot {
             + self.root.as_os_str().len()
     }
 
+    /// The day on which the first of its messages was fetched, of those days that
+    /// are of interest.
+    pub(super) fn first_retrieved(&self) -> Option<Day> {
+        self.table.first_retrieved
+    }
+
     /// Octets of all names and unique-ids.
     pub(super) fn names_len(&self) -> usize {
         self.table.names.len()
@@ -491,6 +506,12 @@ impl Snapshot {
     pub(super) fn with_places(mut self, index: Option<Arc<Path>>, lock: LockPlace) -> Self {
         self.knowledge.elsewhere = index;
         self.knowledge.lock = lock;
+        self
+    }
+
+    /// The same, with what is kept aside.
+    pub(super) fn with_aside(mut self, oldest: Option<SystemTime>) -> Self {
+        self.knowledge.aside = oldest;
         self
     }
 

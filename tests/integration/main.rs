@@ -12,6 +12,7 @@ mod chaos;
 mod client;
 mod demo;
 mod descriptors;
+mod keeping;
 mod kernel;
 mod kernel_tls;
 mod kill;

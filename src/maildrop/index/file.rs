@@ -19,13 +19,14 @@ use super::super::belongings;
 use super::super::error::{Attempt, Cause, OpenError};
 use super::super::message::Message;
 use super::super::snapshot::Snapshot;
-use super::Contents;
+use super::{Contents, Noted};
 
 /// The name of an index beside new/ and cur/.
 const NAME: &str = "popcore.index";
 
 /// Octets of a short index that are not worth writing it anew.
-const SLACK: u64 = 4096;
+/// They hold what is remembered of messages that are gone.
+const SLACK: u64 = 16 << 10;
 
 /// An index's file as it was last read or written. Another process that appended
 /// made it longer, and one that wrote it anew gave it another inode.
@@ -146,17 +147,43 @@ impl Index {
         self.replace(&super::whole(new, contents.gone()))
     }
 
-    /// Has the index say that these messages are gone, if it is what it was when the
-    /// snapshot was made, which it says them to be part of. Whoever opens the maildrop
-    /// next reads it.
-    pub(in super::super) fn note_removal(
+    /// Has the index say what a session did, which began with that snapshot when the
+    /// index was `at` that position. Whoever opens the maildrop next reads it.
+    pub(in super::super) fn note(
         &self,
         at: Position,
         snapshot: &Snapshot,
-        messages: &[Message<'_>],
+        noted: &Noted<'_>,
     ) -> io::Result<()> {
-        let records = super::removal(snapshot, messages);
-        self.append(at, &records).map(drop)
+        let records = noted.records(super::state(snapshot));
+        if self.append(at, &records)?.is_some() {
+            return Ok(());
+        }
+        // A message was counted again since.
+        let unreadable = |error: OpenError| io::Error::other(error.to_string());
+        let Some(opened) = self.open().map_err(unreadable)? else {
+            return Ok(());
+        };
+        let (octets, position) = self.read(opened).map_err(unreadable)?;
+        let contents = Contents::read(&octets);
+        let Some(state) = contents.state else {
+            return Ok(());
+        };
+        let records = noted.among(&contents.messages).records(state);
+        self.append(position, &records).map(drop)
+    }
+
+    /// Has the index remember these messages, which come back.
+    pub(in super::super) fn remember(&self, messages: &[Message<'_>]) -> io::Result<()> {
+        let unreadable = |error: OpenError| io::Error::other(error.to_string());
+        let list = super::list(messages);
+        match self.open().map_err(unreadable)? {
+            None => self.replace(&list).map(drop),
+            Some(opened) => {
+                let records = &list[super::format::HEADER..];
+                self.append(opened.position, records).map(drop)
+            }
+        }
     }
 
     /// All of it; nothing where there is none.

@@ -37,6 +37,7 @@ use std::fmt;
 use super::announce::Digest;
 use super::message::{Message, Trust};
 use super::name::{self, Moment};
+use super::retention::Day;
 use super::snapshot::{Folder, Snapshot, Table};
 use super::stamps::{Kept, KeptFolder, Time};
 use crate::limits;
@@ -48,7 +49,7 @@ use format::{Header, Record, State};
 #[derive(Debug)]
 pub struct Contents<'a> {
     messages: Vec<Message<'a>>,
-    /// The last that went, oldest first.
+    /// Those that went, as far as they are still in there, oldest first.
     gone: Vec<Message<'a>>,
     retired: Vec<Digest>,
     /// There where it is true of all the others.
@@ -334,13 +335,12 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// As many as are remembered of those that went, each as it was when it last did.
+/// Those that went, each as it was when it last did.
 fn last_of_each(gone: Vec<Message<'_>>) -> Vec<Message<'_>> {
     let mut known = HashSet::new();
     let latest = gone.into_iter().rev();
     let mut kept: Vec<Message<'_>> = latest
         .filter(|message| known.insert((message.unique(), message.uidl.octets())))
-        .take(limits::GONE_MESSAGES)
         .collect();
     kept.reverse();
     kept
@@ -380,6 +380,16 @@ fn compare(a: &Message<'_>, b: &Message<'_>) -> Ordering {
     })
 }
 
+/// A list of messages that went, which has the form of an index.
+pub(super) fn list(gone: &[Message<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    format::write_header(&mut out);
+    for message in gone {
+        format::write(&Record::Gone(*message), &mut out);
+    }
+    out
+}
+
 /// An index of a whole maildrop, and of messages that are gone.
 fn whole(snapshot: &Snapshot, gone: &[Message<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(snapshot.names_len() + 40 * snapshot.len() + 256);
@@ -387,7 +397,7 @@ fn whole(snapshot: &Snapshot, gone: &[Message<'_>]) -> Vec<u8> {
     for message in snapshot.messages() {
         format::write(&Record::Message(message), &mut out);
     }
-    for message in gone {
+    for message in &gone[gone.len().saturating_sub(limits::GONE_MESSAGES)..] {
         format::write(&Record::Gone(*message), &mut out);
     }
     for digest in &*snapshot.knowledge().retired {
@@ -451,29 +461,66 @@ fn departure(left: &[Message<'_>]) -> Vec<u8> {
     out
 }
 
-/// What is written before these messages are removed: that they are gone, and that
-/// the directories they were in are to be listed before anything is believed of
-/// them. Should some of them stay, they are found there, and are who they were.
-fn removal(snapshot: &Snapshot, messages: &[Message<'_>]) -> Vec<u8> {
-    let mut out = departure(messages);
-    let from = |folder| messages.iter().any(|message| message.folder == folder);
-    let octets = messages.iter().map(|message| message.facts.octets);
-    let before = state(snapshot);
-    let mut kept = before.kept;
-    if from(Folder::New) {
-        kept.new = KeptFolder::Unsettled;
+/// What a session did to messages that the index knows.
+pub(super) struct Noted<'a> {
+    /// Those that it fetched, with the day.
+    pub(super) retrieved: Vec<Message<'a>>,
+    /// Those that are about to be removed.
+    pub(super) gone: Vec<Message<'a>>,
+}
+
+impl<'a> Noted<'a> {
+    /// The same of what another index knows, and nothing of what it does not know.
+    fn among<'b>(&self, known: &[Message<'b>]) -> Noted<'b> {
+        let keys = |messages: &[Message<'a>]| -> HashMap<Key<'a>, Option<Day>> {
+            let key = |message: &Message<'a>| (message.inode, message.unique());
+            messages.iter().map(|m| (key(m), m.retrieved)).collect()
+        };
+        let find = |wanted: &[Message<'a>]| {
+            let wanted = keys(wanted);
+            let found = known.iter().filter_map(|message| {
+                let retrieved = *wanted.get(&(message.inode, message.unique()))?;
+                Some(Message {
+                    retrieved,
+                    ..*message
+                })
+            });
+            found.collect()
+        };
+        Noted {
+            retrieved: find(&self.retrieved),
+            gone: find(&self.gone),
+        }
     }
-    if from(Folder::Cur) {
-        kept.cur = KeptFolder::Unsettled;
+
+    /// The records that say so. Directories from which something is removed are to be
+    /// listed before anything is believed of them: should some of it stay, it is
+    /// found there, and is what it was.
+    fn records(&self, before: State) -> Vec<u8> {
+        let mut out = Vec::new();
+        for message in &self.retrieved {
+            format::write(&Record::Message(*message), &mut out);
+        }
+        out.append(&mut departure(&self.gone));
+        let from = |folder| self.gone.iter().any(|message| message.folder == folder);
+        let octets = self.gone.iter().map(|message| message.facts.octets);
+        let mut kept = before.kept;
+        if from(Folder::New) {
+            kept.new = KeptFolder::Unsettled;
+        }
+        if from(Folder::Cur) {
+            kept.cur = KeptFolder::Unsettled;
+        }
+        let gone = u32::try_from(self.gone.len()).expect("bounded by limits");
+        let state = State {
+            kept,
+            messages: before.messages.saturating_sub(gone),
+            octets: octets.fold(before.octets, u64::saturating_sub),
+            ..before
+        };
+        format::write(&Record::State(state), &mut out);
+        out
     }
-    let state = State {
-        kept,
-        messages: before.messages - u32::try_from(messages.len()).expect("some of them"),
-        octets: octets.fold(before.octets, u64::saturating_sub),
-        ..before
-    };
-    format::write(&Record::State(state), &mut out);
-    out
 }
 
 /// One message as it is by now, and the state again, if the index has both.
