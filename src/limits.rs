@@ -283,6 +283,10 @@ pub const LONGEST_DURATION: Duration = Duration::from_hours(7 * 24);
 /// what a user deleted is to be gone.
 pub const LONGEST_UNDELETE: Duration = Duration::from_hours(366 * 24);
 
+/// How long a login waits for a silent session to give way (`maildrop.takeover`): it
+/// takes two turns of a shard.
+pub const TAKEOVER_ANSWER: Duration = Duration::from_secs(2);
+
 /// Shortest autologout of an authenticated session (RFC 1939, section 3).
 pub const SHORTEST_IDLE: Duration = Duration::from_mins(10);
 

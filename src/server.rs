@@ -30,7 +30,7 @@ use signal_hook::iterator::Signals;
 use crate::admin;
 use crate::auth::{self, Broker};
 use crate::config::{Config, DirectoryOptions, RunAs, Shards, TlsMode};
-use crate::conn::Services;
+use crate::conn::{Services, Takeover};
 use crate::limits;
 use crate::maildrop::{self, Maildrops, Template};
 use crate::observe::{self, Log, Metrics, ShardWriter, Sparing};
@@ -439,6 +439,10 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
             .map(Template::parse)
             .transpose()
             .map_err(ServerError::Index)?,
+        takeover: config
+            .maildrop
+            .takeover
+            .map(|silence| Takeover::new(silence, cpus.len())),
         broker: Broker::start(&options).map_err(ServerError::Auth)?,
         strangers: Sparing::default(),
     }))

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file::{Field, File, Place, Section, nearest};
+use super::file::{Field, File, PeriodText, Place, Section, nearest};
 use super::{AuthOptions, DirectoryOptions, MaildropOptions, Rules, Sources, server, template};
 use crate::maildrop::Retention;
 
@@ -118,8 +118,12 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         Some(field) => retention(file, &field).map(Some),
         None => Some(None),
     };
-    let undelete = match section.take::<String>("undelete") {
+    let undelete = match section.take::<PeriodText>("undelete") {
         Some(field) => undelete(file, field).map(Some),
+        None => Some(None),
+    };
+    let takeover = match section.take::<PeriodText>("takeover") {
+        Some(field) => takeover(file, field).map(Some),
         None => Some(None),
     };
     let path = if let Some(field) = section.take::<String>("path") {
@@ -141,6 +145,7 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
             retention: retention?,
             undelete: undelete?,
         },
+        takeover: takeover?,
     })
 }
 
@@ -153,14 +158,24 @@ fn retention(file: &File<'_>, field: &Field<String>) -> Option<Retention> {
     read.ok()
 }
 
-fn undelete(file: &File<'_>, field: Field<String>) -> Option<Duration> {
-    let (text, place) = field.split();
+fn undelete(file: &File<'_>, field: Field<PeriodText>) -> Option<Duration> {
+    let (PeriodText(text), place) = field.split();
     if let Some(kept) = super::undelete_time(&text) {
         return Some(kept);
     }
     let problem = format!("{text:?} is no time of up to a year");
     file.reject(&place, problem, "write \"7d\", for example, or remove it");
     None
+}
+
+fn takeover(file: &File<'_>, field: Field<PeriodText>) -> Option<Duration> {
+    let (silence, place) = server::read_period(file, field)?;
+    if silence < Duration::from_secs(1) {
+        let remedy = "set it to \"1m\", for example, or remove it";
+        file.reject(&place, "is below a second", remedy);
+        return None;
+    }
+    Some(silence)
 }
 
 fn uidl(file: &File<'_>, field: &Field<Vec<String>>) -> Option<Sources> {

@@ -183,6 +183,9 @@ pub struct MaildropOptions {
     pub uidl: Sources,
     /// What the end of a session does.
     pub rules: Rules,
+    /// How long a client may have been silent whose maildrop its user takes over from
+    /// the same address; `None`: it is not taken.
+    pub takeover: Option<Duration>,
 }
 
 /// Limits an operator may move. Those that are fixed stand in [`crate::limits`].

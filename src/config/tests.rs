@@ -89,7 +89,7 @@ fn a_whole_file_becomes_plain_data() {
         .replace("[[listener]]", "shards = 3\ndrain = \"5s\"\n[[listener]]")
         .replace(
             "[limits]",
-            "uidl = [\"name\"]\nmark_seen = true\nundelete = \"14d\"\nretention = \"30 days after first \
+            "uidl = [\"name\"]\nmark_seen = true\nundelete = \"14d\"\ntakeover = \"90s\"\nretention = \"30 days after first \
              retrieval\"\n[limits]\nlogin = \"45s\"",
         )
         .replace("\"stderr\"", "\"pop.log\"\nlevel = \"warn\"");
@@ -132,6 +132,7 @@ fn a_whole_file_becomes_plain_data() {
                 retention: Retention::parse("30 days after first retrieval").ok(),
                 undelete: Some(Duration::from_hours(14 * 24)),
             },
+            takeover: Some(Duration::from_secs(90)),
         },
         limits: LimitOptions {
             idle: Duration::from_mins(10),
@@ -361,6 +362,11 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "[maildrop]",
         "retention = \"30d\"",
         "15: maildrop.retention: \"30d\" is not of the form \"30 days after first retrieval\"; write how many days, or remove it to keep messages for ever",
+    ),
+    (
+        "[maildrop]",
+        "takeover = \"0s\"",
+        "15: maildrop.takeover: is below a second; set it to \"1m\", for example, or remove it",
     ),
     (
         "[maildrop]",

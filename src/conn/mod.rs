@@ -16,6 +16,7 @@ mod link;
 mod open;
 mod protection;
 mod report;
+mod takeover;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -43,6 +44,7 @@ use self::buffers::Purpose;
 pub use self::handshakes::Handshakes;
 use self::link::{Approach, Arrival, Broken, Farewell, HandshakeFault, Link};
 use self::report::Report;
+pub use self::takeover::Takeover;
 
 /// What all shards share; each part is sharded by key inside and touched once
 /// or twice a session.
@@ -57,6 +59,8 @@ pub struct Services {
     pub strangers: Sparing,
     /// Where their indexes are, unless beside them.
     pub index: Option<Template>,
+    /// How maildrops are taken over from silent clients, where they may be.
+    pub takeover: Option<Takeover>,
 }
 
 /// What the connections of one shard share.
@@ -123,9 +127,9 @@ impl Finish {
             },
             Finish::Broken(Broken::Tls(_) | Broken::WrongProtocol) => Farewell::Lingering,
             // A message that was cut short must not look as if it were whole.
-            Finish::Broken(Broken::Lost(_) | Broken::Stalled | Broken::Message(_)) => {
-                Farewell::None
-            }
+            Finish::Broken(
+                Broken::Lost(_) | Broken::Stalled | Broken::Displaced | Broken::Message(_),
+            ) => Farewell::None,
         }
     }
 }

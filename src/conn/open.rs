@@ -14,20 +14,22 @@ impl Connection {
     /// Locks and reads the maildrop of a user who has just logged in.
     pub(super) async fn open(&mut self, account: Account) -> Result<Outcome, Broken> {
         let services = Arc::clone(&self.context.services);
+        let user = services.takeover.as_ref().map(|_| account.user.clone());
         let opened = match Location::of(account, &services.template, services.index.as_ref()) {
-            Ok(at) => match services.maildrops.open_unchanged(&at.path) {
-                Ok(Some(opened)) => Ok(opened),
-                Ok(None) => {
-                    let maildrops = services.maildrops.clone();
-                    self.context
-                        .ring
-                        .blocking(move || maildrops.open(&at))
-                        .await
+            Ok(at) => {
+                let mut opened = self.open_at(&at).await;
+                if let (Err(OpenError::InUse(_)), Some(user)) = (&opened, &user)
+                    && Box::pin(self.displace(&at, user)).await
+                {
+                    opened = self.open_at(&at).await;
                 }
-                Err(in_use) => Err(OpenError::from(in_use)),
-            },
+                opened
+            }
             Err(error) => Err(error),
         };
+        if let (Ok(opened), Some(user)) = (&opened, user) {
+            self.identify(&opened.lock, user);
+        }
         self.report.opened(&self.context.counters, &opened);
         let opened = opened.map(|Opened { snapshot, lock }| {
             self.maildrop = Some(super::Maildrop {
@@ -38,6 +40,20 @@ impl Connection {
             snapshot
         });
         Ok(Outcome::MaildropOpened(opened))
+    }
+
+    /// On the shard if the maildrop is known and did not change, and else by the pool.
+    async fn open_at(&self, at: &Location) -> Result<Opened, OpenError> {
+        let maildrops = &self.context.services.maildrops;
+        match maildrops.open_unchanged(&at.path) {
+            Ok(Some(opened)) => Ok(opened),
+            Ok(None) => {
+                let (maildrops, at) = (maildrops.clone(), at.clone());
+                let work = move || maildrops.open(&at);
+                self.context.ring.blocking(work).await
+            }
+            Err(in_use) => Err(OpenError::from(in_use)),
+        }
     }
 
     /// Removes what the session has marked (UPDATE, RFC 1939, section 6).

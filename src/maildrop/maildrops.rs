@@ -18,7 +18,7 @@ use super::error::OpenError;
 use super::guard;
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
-use super::lock::{InUse, LockGuard, LockPlace, LockPlaces, LockTable};
+use super::lock::{Holder, InUse, LockGuard, LockPlace, LockPlaces, LockTable};
 use super::message::Message;
 use super::scan::{self, Gone, Reading};
 use super::snapshot::{Knowledge, Snapshot};
@@ -369,6 +369,11 @@ impl Maildrops {
     /// Where unique-ids come from.
     pub(super) fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// Which session of this process has a maildrop, if it said so. BLOCKING.
+    pub fn holder(&self, at: &Location) -> Option<Holder> {
+        self.locks.holder(&scan::canonical(&at.path).ok()?)
     }
 
     pub(super) fn rules(&self) -> Rules {

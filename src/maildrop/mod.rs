@@ -43,7 +43,7 @@ pub use cache::SnapshotCache;
 pub use commit::remove;
 pub use earlier::{Format, FormatError, Sources, SourcesError};
 pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
-pub use lock::{InUse, LockGuard, LockTable};
+pub use lock::{Berth, Holder, InUse, LockGuard, LockTable};
 pub use maildrops::{Counters, Location, Maildrops, Opened};
 pub use name::{Moment, Name};
 pub use retention::{Retention, RetentionError};

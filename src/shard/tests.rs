@@ -30,6 +30,7 @@ fn services(root: &std::path::Path) -> Arc<Services> {
     Arc::new(Services {
         template: Template::parse(&template).expect("a template"),
         index: None,
+        takeover: None,
         maildrops: Maildrops::new(1 << 20),
         broker: Broker::start(&options).expect("started"),
         strangers: Sparing::default(),

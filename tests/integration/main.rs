@@ -31,5 +31,6 @@ mod seccomp;
 mod segmentation;
 mod server;
 mod stop;
+mod takeover;
 mod tls;
 mod wire;
