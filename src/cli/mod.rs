@@ -94,6 +94,7 @@ mod tests {
             "popcore migrate plan --config popcore.toml",
             "popcore migrate plan --config popcore.toml --json ann bob",
             "popcore migrate verify --against old:110 --users u",
+            "popcore migrate verify --against old:995 --tls implicit --authority a --users u",
             "popcore migrate verify --against old:110 --users u --server new:110 --content --json",
             "popcore undelete --config popcore.toml --since 3d ann",
             "popcore undelete --config popcore.toml --since 2h --list --json ann",

@@ -114,11 +114,11 @@ fn killer(site: &Site, call: &str, nth: usize) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("strace is installed (Debian: strace)");
-    let traced = |task: &PathBuf| {
+    let is_traced = |task: &PathBuf| {
         let status = fs::read_to_string(task.join("status")).unwrap_or_default();
         !status.contains("TracerPid:\t0\n")
     };
-    while !pool.iter().all(traced) {
+    while !pool.iter().all(is_traced) {
         assert!(tracer.try_wait().expect("a child").is_none(), "it ended");
         assert!(
             started.elapsed() < Duration::from_mins(1),
