@@ -115,7 +115,9 @@ impl Server {
         let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
         let shard = tasks
             .map(|task| task.expect("an entry").path())
-            .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|n| n == "shard-0\n"));
+            .find(|task| {
+                fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("shard-0"))
+            });
         Server {
             child,
             address,

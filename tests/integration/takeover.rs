@@ -15,7 +15,7 @@ use super::server::{Server, Site};
 
 fn serve(takeover: bool) -> Server {
     let mut site = Site::with_users(&["ann", "bob"]);
-    site.shards = "2".to_owned();
+    site.shards = "2".into();
     if takeover {
         site.maildrop = "mail/{user}\"\ntakeover = \"1s\"\n#\"";
     }
