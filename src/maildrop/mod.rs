@@ -6,7 +6,9 @@
 //! [`current_without_blocking`] tells on a shard whether one still holds, so that
 //! an unchanged maildrop costs no listing and no trip to the pool. [`LockTable`]
 //! gives a maildrop to one session of the process at a time, and a lock file to one
-//! process. [`Maildrops`] puts these together.
+//! process. [`Maildrops`] puts these together: it opens a maildrop for a session and, by
+//! [`Rules`], does what the session's end does to it; [`undelete`] brings back what was
+//! deleted.
 //!
 //! Invariants: nothing outside a maildrop is opened, whatever lies in it; a
 //! session's snapshot never changes; two messages never share a UIDL; what blocks
