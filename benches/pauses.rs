@@ -104,25 +104,27 @@ impl Server {
             .stdin(Stdio::null())
             .spawn()
             .expect("it starts");
+        let mut server = Server {
+            child,
+            address,
+            schedule: PathBuf::new(),
+        };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "it does not serve"
-            );
+            let waited = started.elapsed();
+            assert!(waited < Duration::from_secs(20), "it does not serve");
             thread::sleep(Duration::from_millis(5));
         }
-        let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+        // Greeted by the shard, which has its name by then.
+        drop(Client::connect(&server));
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.child.id())).expect("it runs");
         let shard = tasks
             .map(|task| task.expect("an entry").path())
             .find(|task| {
                 fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("shard-0"))
             });
-        Server {
-            child,
-            address,
-            schedule: shard.expect("a shard").join("schedstat"),
-        }
+        server.schedule = shard.expect("a shard").join("schedstat");
+        server
     }
 
     fn shard_time(&self) -> Duration {
