@@ -34,6 +34,7 @@ fn policy() -> Arc<Policy> {
         idle: Duration::from_mins(10),
         login: Duration::from_mins(1),
         failure_delay: Duration::from_secs(2),
+        retention: None,
     })
 }
 

@@ -262,6 +262,11 @@ pub const UIDL_LIST: u64 = 256 << 20;
 /// program that made them; this many take 24 KiB of an index.
 pub const RETIRED_UNIQUE_IDS: usize = 1024;
 
+/// Messages of a maildrop that are remembered after they went, so that no other one
+/// is announced as they were: more than a user gets in a day. In the index alone,
+/// some 6 KiB.
+pub const GONE_MESSAGES: usize = 64;
+
 const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
 const _: () = assert!(MAILDROP_MESSAGES * (FILE_NAME + UNIQUE_ID + 1) <= u32::MAX as usize);
@@ -273,6 +278,14 @@ pub const CONFIGURATION: u64 = 1 << 20;
 /// Longest duration a configuration may name. A week is longer than any session
 /// should live; the bound keeps sums of an instant and a duration from overflow.
 pub const LONGEST_DURATION: Duration = Duration::from_hours(7 * 24);
+
+/// Longest time for which deleted messages are kept aside: a year. Sooner or later
+/// what a user deleted is to be gone.
+pub const LONGEST_UNDELETE: Duration = Duration::from_hours(366 * 24);
+
+/// How long a login waits for a silent session to give way (`maildrop.takeover`): it
+/// takes two turns of a shard.
+pub const TAKEOVER_ANSWER: Duration = Duration::from_secs(2);
 
 /// Shortest autologout of an authenticated session (RFC 1939, section 3).
 pub const SHORTEST_IDLE: Duration = Duration::from_mins(10);

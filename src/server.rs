@@ -30,7 +30,7 @@ use signal_hook::iterator::Signals;
 use crate::admin;
 use crate::auth::{self, Broker};
 use crate::config::{Config, DirectoryOptions, RunAs, Shards, TlsMode};
-use crate::conn::Services;
+use crate::conn::{Services, Takeover};
 use crate::limits;
 use crate::maildrop::{self, Maildrops, Template};
 use crate::observe::{self, Log, Metrics, ShardWriter, Sparing};
@@ -417,8 +417,9 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
         threads,
     };
     let template = Template::parse(&config.maildrop.path).map_err(ServerError::Template)?;
-    let maildrops =
-        Maildrops::new(limits::SNAPSHOT_CACHE).with_sources(config.maildrop.uidl.clone());
+    let maildrops = Maildrops::new(limits::SNAPSHOT_CACHE)
+        .with_sources(config.maildrop.uidl.clone())
+        .with_rules(config.maildrop.rules);
     if let Some(top) = template.beginning()
         && let Err(error) = maildrops.share_locks(&top)
     {
@@ -438,7 +439,10 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
             .map(Template::parse)
             .transpose()
             .map_err(ServerError::Index)?,
-        mark_seen: config.maildrop.mark_seen,
+        takeover: config
+            .maildrop
+            .takeover
+            .map(|silence| Takeover::new(silence, cpus.len())),
         broker: Broker::start(&options).map_err(ServerError::Auth)?,
         strangers: Sparing::default(),
     }))
@@ -451,6 +455,7 @@ fn policy(config: &Config) -> Policy {
         idle: config.limits.idle,
         login: config.limits.login,
         failure_delay: config.auth.failure_delay,
+        retention: config.maildrop.rules.retention,
     }
 }
 
@@ -503,7 +508,7 @@ const RING_METRICS: [RingMetric; 8] = [
 /// A counter of maildrops: its metric, what it is, and how it is read.
 type MaildropMetric = (&'static str, &'static str, fn(&maildrop::Counters) -> u64);
 
-const MAILDROP_METRICS: [MaildropMetric; 4] = [
+const MAILDROP_METRICS: [MaildropMetric; 5] = [
     (
         "index_damaged",
         "Indexes of maildrops that were found damaged and made anew",
@@ -518,6 +523,11 @@ const MAILDROP_METRICS: [MaildropMetric; 4] = [
         "message_sizes_corrected",
         "Messages whose size was not what name or index said",
         maildrop::Counters::corrected,
+    ),
+    (
+        "messages_expired",
+        "Messages removed because they had been kept long enough",
+        maildrop::Counters::expired,
     ),
     (
         "uidl_guard_refusals",

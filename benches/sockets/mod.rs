@@ -58,6 +58,7 @@ pub(crate) fn serve(folder: &Path, cpu: usize) -> io::Result<()> {
                 idle: Duration::from_mins(10),
                 login: Duration::from_mins(1),
                 failure_delay: Duration::ZERO,
+                retention: None,
             }),
             mail,
             from: address,

@@ -61,6 +61,7 @@ fuzz_target!(|data: &[u8]| {
         idle: Duration::from_secs(600),
         login: Duration::from_secs(60),
         failure_delay: Duration::from_secs(u64::from(setting >> 6)),
+        retention: None,
     };
     let channel = if setting & 2 != 0 {
         Channel::Tls

@@ -4,12 +4,14 @@
 //! ends with exit code 1. Exit code 2 is clap's, for a command line it cannot
 //! read.
 
+mod account;
 mod check;
 mod demo;
 mod index;
 mod migrate;
 mod parallel;
 mod serve;
+mod undelete;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -37,6 +39,8 @@ enum Command {
     Index(index::IndexArguments),
     /// Plan a move from another server, or compare it with popcore
     Migrate(migrate::MigrateArguments),
+    /// Bring back what a user deleted, where maildrop.undelete keeps it
+    Undelete(undelete::UndeleteArguments),
 }
 
 /// Which configuration file.
@@ -55,6 +59,7 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Undelete(arguments) => undelete::run(&arguments),
     }
 }
 
@@ -89,7 +94,10 @@ mod tests {
             "popcore migrate plan --config popcore.toml",
             "popcore migrate plan --config popcore.toml --json ann bob",
             "popcore migrate verify --against old:110 --users u",
+            "popcore migrate verify --against old:995 --tls implicit --authority a --users u",
             "popcore migrate verify --against old:110 --users u --server new:110 --content --json",
+            "popcore undelete --config popcore.toml --since 3d ann",
+            "popcore undelete --config popcore.toml --since 2h --list --json ann",
             "popcore demo --load --folder x --pop3-port 0 --pop3s-port 0 --admin-port 0",
         ] {
             let read = Arguments::try_parse_from(line.split(' '));

@@ -37,6 +37,11 @@ const UNITS: [(&str, u64); 5] = [
 
 /// Parses `500ms`, `30s`, `10m`, `1h` or `1d`.
 pub(super) fn parse(text: &str) -> Result<Duration, DurationError> {
+    parse_within(text, limits::LONGEST_DURATION)
+}
+
+/// The same, where another bound holds.
+pub(super) fn parse_within(text: &str, most: Duration) -> Result<Duration, DurationError> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -53,7 +58,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, DurationError> {
     let number: u64 = number.parse().map_err(|_| DurationError::TooLong)?;
     let milliseconds = number.checked_mul(scale).ok_or(DurationError::TooLong)?;
     let duration = Duration::from_millis(milliseconds);
-    if duration > limits::LONGEST_DURATION {
+    if duration > most {
         return Err(DurationError::TooLong);
     }
     Ok(duration)

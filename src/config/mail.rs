@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file::{Field, File, Place, Section, nearest};
-use super::{AuthOptions, DirectoryOptions, MaildropOptions, Sources, server, template};
+use super::file::{Field, File, PeriodText, Place, Section, nearest};
+use super::{AuthOptions, DirectoryOptions, MaildropOptions, Rules, Sources, server, template};
+use crate::maildrop::Retention;
 
 /// Kinds of directory that are named in the documentation and not there yet.
 const LATER_DIRECTORIES: [&str; 4] = ["sql", "ldap", "http", "pam"];
@@ -113,6 +114,18 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         None => Some(Sources::name()),
     };
     let mark_seen = section.take::<bool>("mark_seen");
+    let retention = match section.take::<String>("retention") {
+        Some(field) => retention(file, &field).map(Some),
+        None => Some(None),
+    };
+    let undelete = match section.take::<PeriodText>("undelete") {
+        Some(field) => undelete(file, field).map(Some),
+        None => Some(None),
+    };
+    let takeover = match section.take::<PeriodText>("takeover") {
+        Some(field) => takeover(file, field).map(Some),
+        None => Some(None),
+    };
     let path = if let Some(field) = section.take::<String>("path") {
         template(file, field, base)
     } else {
@@ -127,8 +140,42 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         path: path?,
         index: index?,
         uidl: sources?,
-        mark_seen: mark_seen.is_some_and(|field| field.value),
+        rules: Rules {
+            mark_seen: mark_seen.is_some_and(|field| field.value),
+            retention: retention?,
+            undelete: undelete?,
+        },
+        takeover: takeover?,
     })
+}
+
+fn retention(file: &File<'_>, field: &Field<String>) -> Option<Retention> {
+    let read = Retention::parse(&field.value).map_err(|error| {
+        let problem = format!("{:?} {error}", field.value);
+        let remedy = "write how many days, or remove it to keep messages for ever";
+        file.reject(&field.place, problem, remedy);
+    });
+    read.ok()
+}
+
+fn undelete(file: &File<'_>, field: Field<PeriodText>) -> Option<Duration> {
+    let (PeriodText(text), place) = field.split();
+    if let Some(kept) = super::undelete_time(&text) {
+        return Some(kept);
+    }
+    let problem = format!("{text:?} is no time of up to a year");
+    file.reject(&place, problem, "write \"7d\", for example, or remove it");
+    None
+}
+
+fn takeover(file: &File<'_>, field: Field<PeriodText>) -> Option<Duration> {
+    let (silence, place) = server::read_period(file, field)?;
+    if silence < Duration::from_secs(1) {
+        let remedy = "set it to \"1m\", for example, or remove it";
+        file.reject(&place, "is below a second", remedy);
+        return None;
+    }
+    Some(silence)
 }
 
 fn uidl(file: &File<'_>, field: &Field<Vec<String>>) -> Option<Sources> {

@@ -27,10 +27,16 @@ pub use cipher::{Cipher, TlsVersion};
 pub use error::{ConfigError, ConfigErrors};
 pub use process::Process;
 
-pub use crate::maildrop::Sources;
+pub use crate::maildrop::{Rules, Sources};
 pub use crate::observe::{LogLevel, LogOptions, LogTarget};
 
 use file::File;
+
+/// A time for which deleted messages may be kept, as an operator writes it.
+pub fn undelete_time(text: &str) -> Option<Duration> {
+    let read = duration::parse_within(text, crate::limits::LONGEST_UNDELETE);
+    read.ok().filter(|time| !time.is_zero())
+}
 
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,8 +181,11 @@ pub struct MaildropOptions {
     pub index: Option<String>,
     /// Where unique-ids come from.
     pub uidl: Sources,
-    /// Retrieved messages move to cur/ with the flag S.
-    pub mark_seen: bool,
+    /// What the end of a session does.
+    pub rules: Rules,
+    /// How long a client may have been silent whose maildrop its user takes over from
+    /// the same address; `None`: it is not taken.
+    pub takeover: Option<Duration>,
 }
 
 /// Limits an operator may move. Those that are fixed stand in [`crate::limits`].

@@ -164,7 +164,7 @@ pub(super) fn period(
     }
 }
 
-fn read_period(file: &File<'_>, field: Field<PeriodText>) -> Option<(Duration, Place)> {
+pub(super) fn read_period(file: &File<'_>, field: Field<PeriodText>) -> Option<(Duration, Place)> {
     let (PeriodText(text), place) = field.split();
     match duration::parse(&text) {
         Ok(period) => Some((period, place)),

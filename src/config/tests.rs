@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::maildrop::Retention;
 
 /// A folder with everything a configuration can name.
 struct Folder(tempfile::TempDir);
@@ -86,7 +87,11 @@ fn a_whole_file_becomes_plain_data() {
     let path = |name: &str| folder.0.path().join(name);
     let text = VALID
         .replace("[[listener]]", "shards = 3\ndrain = \"5s\"\n[[listener]]")
-        .replace("[limits]", "uidl = [\"name\"]\n[limits]\nlogin = \"45s\"")
+        .replace(
+            "[limits]",
+            "uidl = [\"name\"]\nmark_seen = true\nundelete = \"14d\"\ntakeover = \"90s\"\nretention = \"30 days after first \
+             retrieval\"\n[limits]\nlogin = \"45s\"",
+        )
         .replace("\"stderr\"", "\"pop.log\"\nlevel = \"warn\"");
     let config = folder.parse(&text).expect("a valid file");
     let expected = Config {
@@ -122,7 +127,12 @@ fn a_whole_file_becomes_plain_data() {
             path: path("mail/{domain}/{local}").display().to_string(),
             index: None,
             uidl: Sources::name(),
-            mark_seen: false,
+            rules: Rules {
+                mark_seen: true,
+                retention: Retention::parse("30 days after first retrieval").ok(),
+                undelete: Some(Duration::from_hours(14 * 24)),
+            },
+            takeover: Some(Duration::from_secs(90)),
         },
         limits: LimitOptions {
             idle: Duration::from_mins(10),
@@ -347,6 +357,21 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "[maildrop]",
         "uidl = []",
         "15: maildrop.uidl: names no source; set it to [\"name\"] or remove it",
+    ),
+    (
+        "[maildrop]",
+        "retention = \"30d\"",
+        "15: maildrop.retention: \"30d\" is not of the form \"30 days after first retrieval\"; write how many days, or remove it to keep messages for ever",
+    ),
+    (
+        "[maildrop]",
+        "takeover = \"0s\"",
+        "15: maildrop.takeover: is below a second; set it to \"1m\", for example, or remove it",
+    ),
+    (
+        "[maildrop]",
+        "undelete = \"0s\"",
+        "15: maildrop.undelete: \"0s\" is no time of up to a year; write \"7d\", for example, or remove it",
     ),
     (
         "[limits]",

@@ -110,9 +110,9 @@ impl Connection {
         believed: Option<(Octets, u64)>,
     ) {
         if let Some(maildrop) = &mut self.maildrop
-            && self.context.services.mark_seen
+            && self.context.services.maildrops.follows(&snapshot, message)
         {
-            maildrop.seen.get_or_insert_default().insert(message);
+            maildrop.retrieved.get_or_insert_default().insert(message);
         }
         if let Some(counted) = believed {
             self.believe(snapshot, message, counted).await;

@@ -18,7 +18,7 @@ use super::buffers::Purpose;
 use super::handshakes::Place;
 use super::protection::{Opened, Protection, send_last};
 use crate::limits;
-use crate::ring::{Handle, Received, Receiver};
+use crate::ring::{self, Handle, Received, Receiver};
 use crate::shard::deadlines::{Alarm, Signal, Watch};
 use crate::tls::{self, ClientVersion, Established, Handed, Secured, TlsFault};
 
@@ -31,6 +31,8 @@ pub(super) enum Broken {
     Lost(io::Error),
     /// The client stopped reading what was sent to it.
     Stalled,
+    /// Its client was silent, and a new session of the same user has the maildrop.
+    Displaced,
     /// The server closes.
     Shutdown,
     /// The TLS handshake did not come to its end.
@@ -198,6 +200,9 @@ impl Link {
                     Err(error) => Err(Broken::Lost(error)),
                 });
             }
+            if gives_way(&self.alarm, &self.socket) {
+                return Poll::Ready(Err(Broken::Displaced));
+            }
             self.alarm.poll_signal(context).map(|signal| match signal {
                 Signal::Deadline => Ok(None),
                 Signal::Shutdown => Err(Broken::Shutdown),
@@ -361,6 +366,9 @@ impl Link {
                 let sent = sent.map_err(Broken::Lost);
                 return Poll::Ready(sent.map(|sent| (sent, octets)));
             }
+            if gives_way(&self.alarm, &self.socket) {
+                return Poll::Ready(Err(Broken::Displaced));
+            }
             self.alarm.poll_signal(context).map(|signal| match signal {
                 Signal::Deadline => Err(Broken::Stalled),
                 Signal::Shutdown => Err(Broken::Shutdown),
@@ -485,4 +493,10 @@ impl Link {
         drop(receiver);
         context.ring.close(socket);
     }
+}
+
+/// Whether the client was asked for and seems to be gone.
+fn gives_way(alarm: &Alarm, socket: &Handle) -> bool {
+    let silent = |least| ring::silence(socket).is_ok_and(|silence| silence >= least);
+    alarm.watch().gives_way(silent)
 }

@@ -16,6 +16,7 @@ mod link;
 mod open;
 mod protection;
 mod report;
+mod takeover;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -25,12 +26,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::{Broker, Credentials, Refusal};
 use crate::config::TlsMode;
 use crate::limits;
-use crate::maildrop::{self, LockGuard, Maildrops, Snapshot, Template};
+use crate::maildrop::{CommitReport, Departure, LockGuard, Maildrops, Snapshot, Template};
 use crate::observe::{SessionIds, ShardWriter, Sparing, Where};
 use crate::proto::{LineSplitter, MessageNumber, Output, Split};
 use crate::ring::{Handle, Ring};
@@ -43,6 +44,7 @@ use self::buffers::Purpose;
 pub use self::handshakes::Handshakes;
 use self::link::{Approach, Arrival, Broken, Farewell, HandshakeFault, Link};
 use self::report::Report;
+pub use self::takeover::Takeover;
 
 /// What all shards share; each part is sharded by key inside and touched once
 /// or twice a session.
@@ -57,8 +59,8 @@ pub struct Services {
     pub strangers: Sparing,
     /// Where their indexes are, unless beside them.
     pub index: Option<Template>,
-    /// Retrieved messages are marked as seen.
-    pub mark_seen: bool,
+    /// How maildrops are taken over from silent clients, where they may be.
+    pub takeover: Option<Takeover>,
 }
 
 /// What the connections of one shard share.
@@ -125,9 +127,9 @@ impl Finish {
             },
             Finish::Broken(Broken::Tls(_) | Broken::WrongProtocol) => Farewell::Lingering,
             // A message that was cut short must not look as if it were whole.
-            Finish::Broken(Broken::Lost(_) | Broken::Stalled | Broken::Message(_)) => {
-                Farewell::None
-            }
+            Finish::Broken(
+                Broken::Lost(_) | Broken::Stalled | Broken::Displaced | Broken::Message(_),
+            ) => Farewell::None,
         }
     }
 }
@@ -157,22 +159,25 @@ struct Maildrop {
     snapshot: Arc<Snapshot>,
     /// Frees the maildrop however the session ends.
     lock: LockGuard,
-    /// Messages to mark as seen when the session ends, where that is asked for.
+    /// Messages that were fetched, where that is to be told when the session ends.
     #[expect(clippy::box_collection, reason = "most sessions have none")]
-    seen: Option<Box<BTreeSet<MessageNumber>>>,
+    retrieved: Option<Box<BTreeSet<MessageNumber>>>,
 }
 
 impl Maildrop {
-    /// Marks what is to be marked, and lets go. BLOCKING where
+    /// Does what the end of a session does, and lets go. BLOCKING where
     /// [`may_wait`](Self::may_wait).
-    fn let_go(self) {
-        if let Some(seen) = self.seen {
-            maildrop::mark_seen(&self.snapshot, *seen);
-        }
+    fn let_go(self, maildrops: &Maildrops, departure: Departure<'_>) -> CommitReport {
+        let retrieved = self.retrieved.unwrap_or_default();
+        maildrops.update(&self.snapshot, &retrieved, departure, SystemTime::now())
     }
 
-    fn may_wait(&self) -> bool {
-        self.seen.is_some() || self.lock.may_wait()
+    fn may_wait(&self, maildrops: &Maildrops, departure: Departure<'_>) -> bool {
+        let due = || {
+            let quits = matches!(departure, Departure::Quit(_));
+            quits && maildrops.is_due(&self.snapshot, SystemTime::now())
+        };
+        self.lock.may_wait() || self.retrieved.is_some() || due()
     }
 }
 
@@ -293,10 +298,8 @@ impl Connection {
                     self.report.command_ends(&self.context.counters);
                     // Free before the client hears that the session is over: it
                     // may come back at once.
-                    if self.maildrop.as_ref().is_some_and(Maildrop::may_wait) {
-                        Box::pin(self.let_go()).await;
-                    }
-                    self.maildrop = None;
+                    let quits = matches!(end, End::Quit | End::NotAllRemoved);
+                    self.let_go_of_maildrop(quits).await;
                     let taken = self.link.begin_last(self.out.as_bytes())?;
                     self.out.buffer_mut().drain(..taken);
                     self.flush().await?;
@@ -306,10 +309,22 @@ impl Connection {
         }
     }
 
-    /// Frees a maildrop that is on a file server, or has messages to mark.
-    async fn let_go(&mut self) {
-        if let Some(maildrop) = self.maildrop.take() {
-            self.context.ring.blocking(move || maildrop.let_go()).await;
+    /// Frees the maildrop, by way of the pool where that may wait.
+    async fn let_go_of_maildrop(&mut self, quits: bool) {
+        let Some(maildrop) = self.maildrop.take() else {
+            return;
+        };
+        let departure = if quits {
+            Departure::Quit(&[])
+        } else {
+            Departure::Lost
+        };
+        let maildrops = &self.context.services.maildrops;
+        if maildrop.may_wait(maildrops, departure) {
+            let maildrops = maildrops.clone();
+            let work = move || maildrop.let_go(&maildrops, departure);
+            // What no client asked for is told to the operator alone.
+            let _ = Box::pin(self.context.ring.blocking(work)).await;
         }
     }
 
@@ -456,11 +471,16 @@ impl Connection {
 
     /// Lets go of everything but the link, and says how the session was.
     fn end(&mut self, finish: &Finish) {
+        let maildrops = &self.context.services.maildrops;
         if let Some(maildrop) = self.maildrop.take()
-            && maildrop.may_wait()
+            && maildrop.may_wait(maildrops, Departure::Lost)
         {
             // The client is not there any more: nobody waits for this.
-            self.context.ring.detached(move || maildrop.let_go());
+            let maildrops = maildrops.clone();
+            self.context.ring.detached(move || {
+                // Nothing was marked that could have failed.
+                let _ = maildrop.let_go(&maildrops, Departure::Lost);
+            });
         }
         self.report
             .ends(&self.context, &self.session.summary(), finish);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::auth::Account;
-use crate::maildrop::{self, CommitReport, FaultKind, Location, OpenError, Opened};
+use crate::maildrop::{CommitReport, Departure, FaultKind, Location, OpenError, Opened};
+use crate::proto::MessageNumber;
 use crate::session::{Deletions, Outcome};
 
 use super::Connection;
@@ -13,51 +14,71 @@ impl Connection {
     /// Locks and reads the maildrop of a user who has just logged in.
     pub(super) async fn open(&mut self, account: Account) -> Result<Outcome, Broken> {
         let services = Arc::clone(&self.context.services);
+        let user = services.takeover.as_ref().map(|_| account.user.clone());
         let opened = match Location::of(account, &services.template, services.index.as_ref()) {
-            Ok(at) => match services.maildrops.open_unchanged(&at.path) {
-                Ok(Some(opened)) => Ok(opened),
-                Ok(None) => {
-                    let maildrops = services.maildrops.clone();
-                    self.context
-                        .ring
-                        .blocking(move || maildrops.open(&at))
-                        .await
+            Ok(at) => {
+                let mut opened = self.open_at(&at).await;
+                if let (Err(OpenError::InUse(_)), Some(user)) = (&opened, &user)
+                    && Box::pin(self.displace(&at, user)).await
+                {
+                    opened = self.open_at(&at).await;
                 }
-                Err(in_use) => Err(OpenError::from(in_use)),
-            },
+                opened
+            }
             Err(error) => Err(error),
         };
+        if let (Ok(opened), Some(user)) = (&opened, user) {
+            self.identify(&opened.lock, user);
+        }
         self.report.opened(&self.context.counters, &opened);
         let opened = opened.map(|Opened { snapshot, lock }| {
             self.maildrop = Some(super::Maildrop {
                 snapshot: Arc::clone(&snapshot),
                 lock,
-                seen: None,
+                retrieved: None,
             });
             snapshot
         });
         Ok(Outcome::MaildropOpened(opened))
     }
 
+    /// On the shard if the maildrop is known and did not change, and else by the pool.
+    async fn open_at(&self, at: &Location) -> Result<Opened, OpenError> {
+        let maildrops = &self.context.services.maildrops;
+        match maildrops.open_unchanged(&at.path) {
+            Ok(Some(opened)) => Ok(opened),
+            Ok(None) => {
+                let (maildrops, at) = (maildrops.clone(), at.clone());
+                let work = move || maildrops.open(&at);
+                self.context.ring.blocking(work).await
+            }
+            Err(in_use) => Err(OpenError::from(in_use)),
+        }
+    }
+
     /// Removes what the session has marked (UPDATE, RFC 1939, section 6).
     pub(super) async fn commit(&mut self, deletions: Deletions) -> Result<Outcome, Broken> {
-        let Some(maildrop) = &self.maildrop else {
+        let Some(maildrop) = self.maildrop.take() else {
             unreachable!("messages are removed from an open maildrop");
         };
         let snapshot = Arc::clone(&maildrop.snapshot);
+        let maildrops = self.context.services.maildrops.clone();
         // One trip for all of them: a removal is a few microseconds, and so is
-        // a trip to a thread.
+        // a trip to a thread. The maildrop is free once it is done.
         let report: CommitReport = self
             .context
             .ring
-            .blocking(move || maildrop::remove(&snapshot, deletions.iter()))
+            .blocking(move || {
+                let marked: Vec<MessageNumber> = deletions.iter().collect();
+                maildrop.let_go(&maildrops, Departure::Quit(&marked))
+            })
             .await;
         if let Some((count, kind)) = report.failed {
             let help = match kind {
                 FaultKind::Permanent => "check the owner and the mode of new/ and cur/",
                 FaultKind::Temporary => "they are back in the next session",
             };
-            let root = maildrop.snapshot.root().display();
+            let root = snapshot.root().display();
             tracing::warn!("{root}: {count} messages could not be removed; {help}");
         }
         Ok(Outcome::Committed(report))

@@ -3,22 +3,28 @@
 //! What was announced once stays; only messages that no snapshot and no index
 //! knows get a unique-id here, each the first of these that is free:
 //!
-//! 1. what an earlier server announced it by ([`Earlier`]), if it is a unique-id;
-//! 2. its unique name, if RFC 1939 allows that;
-//! 3. a digest of its unique name, with an ordinal behind the name while another
+//! 1. that of a message which went, had the same unique name and, as far as is known,
+//!    the same text: it was restored from a copy;
+//! 2. what an earlier server announced it by ([`Earlier`]), if it is a unique-id;
+//! 3. its unique name, if RFC 1939 allows that;
+//! 4. a digest of its unique name, with an ordinal behind the name while another
 //!    message has the same, or had it.
 //!
-//! Free means that no other message of the maildrop is announced by it. Earlier
-//! servers' go first and names second, so that what the Maildir says by itself
+//! Free means that no other message of the maildrop is announced by it, nor was one
+//! of those that went and are still remembered
+//! ([`GONE_MESSAGES`](crate::limits::GONE_MESSAGES)): a client that knows it would take the new message
+//! for the one it has. Earlier servers' go first and names second, so that what the Maildir says by itself
 //! does not depend on what had to be made up. A digest that is not simply that of
 //! its message's name is never used again after its message is gone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
 use super::earlier::Earlier;
-use super::roll::{Departed, Roll};
+use super::message::{Facts, Message};
+use super::roll::Roll;
+use super::snapshot::Snapshot;
 use super::uidl::{self, Form, Packed};
 
 /// The first half of a SHA-256.
@@ -28,11 +34,17 @@ pub(super) type Digest = [u8; 16];
 struct Newcomer {
     at: usize,
     unique: Vec<u8>,
+    facts: Option<Facts>,
 }
 
-/// Gives every new member of the roll a unique-id that nobody has, and none of
-/// `retired`.
-pub(super) fn announce(roll: &mut Roll, earlier: &Earlier, retired: &[Digest]) {
+/// Gives every new member of the roll a unique-id that nobody has, none of
+/// `retired`, and that of a former message only if it is that one.
+pub(super) fn announce(
+    roll: &mut Roll,
+    earlier: &Earlier,
+    former: &[Message<'_>],
+    retired: &[Digest],
+) {
     let newcomers: Vec<Newcomer> = roll
         .members()
         .enumerate()
@@ -40,12 +52,14 @@ pub(super) fn announce(roll: &mut Roll, earlier: &Earlier, retired: &[Digest]) {
         .map(|(at, member)| Newcomer {
             at,
             unique: member.unique.to_owned(),
+            facts: member.facts,
         })
         .collect();
     if newcomers.is_empty() {
         return;
     }
-    let mut taken = taken_by_others(roll, &newcomers, earlier);
+    let mut taken = taken_by_others(roll, &newcomers, earlier, former);
+    let newcomers = bring_back(roll, newcomers, former, &mut taken);
     let mut packed = Vec::new();
     let mut give = |roll: &mut Roll, newcomer: &Newcomer, text: &[u8], rank| {
         let form = uidl::pack(text, &newcomer.unique, &mut packed);
@@ -89,13 +103,54 @@ pub(super) fn announce(roll: &mut Roll, earlier: &Earlier, retired: &[Digest]) {
     }
 }
 
+/// Announces those that were restored as before, and takes what all former messages
+/// were announced by. Tells who is left.
+fn bring_back(
+    roll: &mut Roll,
+    newcomers: Vec<Newcomer>,
+    former: &[Message<'_>],
+    taken: &mut HashSet<Vec<u8>>,
+) -> Vec<Newcomer> {
+    if former.is_empty() {
+        return newcomers;
+    }
+    let mut by_name: HashMap<&[u8], Vec<&Message<'_>>> = HashMap::new();
+    for message in former {
+        by_name.entry(message.unique()).or_default().push(message);
+    }
+    let mut left = Vec::new();
+    for newcomer in newcomers {
+        let namesakes = by_name.get(&*newcomer.unique).into_iter().flatten();
+        let same = |message: &&&Message<'_>| {
+            let facts = newcomer.facts.as_ref();
+            facts.is_some_and(|facts| facts.may_be_of(&message.facts))
+                && taken.insert(message.uidl_text())
+        };
+        // The one that went last is the likeliest.
+        match namesakes.rev().find(same) {
+            // Its time begins anew: who brought it back wants it to stay.
+            Some(message) => roll.announce(newcomer.at, message.uidl, message.rank),
+            None => left.push(newcomer),
+        }
+    }
+    taken.extend(former.iter().map(Message::uidl_text));
+    left
+}
+
 /// Which of the unique-ids that newcomers would have are those of others.
-fn taken_by_others(roll: &Roll, newcomers: &[Newcomer], earlier: &Earlier) -> HashSet<Vec<u8>> {
+fn taken_by_others(
+    roll: &Roll,
+    newcomers: &[Newcomer],
+    earlier: &Earlier,
+    former: &[Message<'_>],
+) -> HashSet<Vec<u8>> {
     let mut taken = HashSet::new();
     if newcomers.len() == roll.len() {
         return taken;
     }
+    let texts: Vec<Vec<u8>> = former.iter().map(Message::uidl_text).collect();
     let mut wanted: HashSet<&[u8]> = HashSet::with_capacity(newcomers.len());
+    wanted.extend(texts.iter().map(Vec::as_slice));
     for newcomer in newcomers {
         wanted.insert(&newcomer.unique);
         wanted.extend(earlier.get(&newcomer.unique).map(|found| &*found.text));
@@ -120,15 +175,21 @@ fn texts_of_digest_length(roll: &Roll) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// Of the digests whose messages are gone, those that another message could be
-/// given. The digest of a name that cannot be announced is its own again, should
-/// the message come back.
-pub(super) fn retire(departed: Vec<Departed>) -> impl Iterator<Item = Digest> {
-    departed.into_iter().filter_map(|departed| {
-        let own = !uidl::is_announceable(&departed.unique)
-            && digest(&departed.unique, 0) == departed.digest;
-        (!own).then_some(departed.digest)
-    })
+/// Of the digests whose messages went between two snapshots, those that another
+/// message could be given. The digest of a name that cannot be announced is its own
+/// again, should the message come back.
+pub(super) fn retire(before: &Snapshot, now: &Roll) -> Vec<Digest> {
+    let there: HashSet<Digest> = now
+        .members()
+        .filter_map(|member| member.uidl?.digest())
+        .collect();
+    let announced = before.messages().filter_map(|message| {
+        let digest = message.uidl.digest()?;
+        let unique = message.unique();
+        let own = !uidl::is_announceable(unique) && self::digest(unique, 0) == digest;
+        (!own && !there.contains(&digest)).then_some(digest)
+    });
+    announced.collect()
 }
 
 pub(super) fn digest(unique: &[u8], ordinal: u64) -> Digest {

@@ -5,10 +5,8 @@
 //! the latter count as removed: the client asked for nothing else. So a commit may
 //! be repeated, and a crash in its midst leaves what was not reached yet.
 //!
-//! The index is not written here. What it says was true for the stamps of new/ and
-//! cur/ that stand in it, and the first removal changed those: whoever opens the
-//! maildrop next, after a crash at any point as after none, lists it and notes who
-//! is gone. A Maildir++ quota file (`maildirsize`) is told of what was removed, where
+//! The index is not written here: it was told before, and whoever opens the maildrop
+//! next, after a crash at any point as after none, lists it (see there). A Maildir++ quota file (`maildirsize`) is told of what was removed, where
 //! there is one; a crash before that leaves a sum that is too high, until whoever
 //! delivers counts anew, as the format has it.
 
@@ -19,6 +17,7 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, StatxFlags, statx, unlinkat};
 use rustix::io::Errno;
 
+use super::aside::{self, Batch};
 use super::error::{CommitReport, FaultKind, OpenError};
 use super::listing::{Buffers, Folders, Root};
 use super::snapshot::{Folder, Snapshot};
@@ -31,19 +30,53 @@ pub fn remove(
     snapshot: &Snapshot,
     messages: impl IntoIterator<Item = MessageNumber>,
 ) -> CommitReport {
+    let messages: Vec<MessageNumber> = messages.into_iter().collect();
+    remove_or_keep(snapshot, &messages, None)
+}
+
+/// The same, or moves them aside at that time.
+pub(super) fn remove_or_keep(
+    snapshot: &Snapshot,
+    messages: &[MessageNumber],
+    aside: Option<SystemTime>,
+) -> CommitReport {
     let mut report = CommitReport::default();
+    if messages.is_empty() {
+        return report;
+    }
     let mut wanted = Wanted::new();
-    let mut freed = Freed::default();
+    let mut hand = Hand::default();
     let opened = Root::open(snapshot.root())
         .and_then(|root| root.map(|r| Ok((r.folders()?, r))).transpose());
-    for message in messages {
+    if let (Ok(Some((_, root))), Some(now)) = (&opened, aside) {
+        let moved: Vec<_> = messages
+            .iter()
+            .filter_map(|n| snapshot.message(*n))
+            .collect();
+        match Batch::begin(root, &moved, now) {
+            Ok(batch) => hand.aside = Some(batch),
+            Err(error) => {
+                let path = root.path().join(aside::FOLDER);
+                tracing::warn!(
+                    "{}: deleted messages cannot be kept there and stay where they are: {error}",
+                    path.display()
+                );
+                let kind = FaultKind::of(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+                for message in messages {
+                    report.note(snapshot.octets(*message).unwrap_or_default(), Err(kind));
+                }
+                return report;
+            }
+        }
+    }
+    for &message in messages {
         let (Some(folder), Some(name)) = (snapshot.folder(message), snapshot.name(message)) else {
             continue;
         };
         let inode = snapshot.inode(message).unwrap_or_default();
         let octets = snapshot.octets(message).unwrap_or_default();
         match &opened {
-            Ok(Some((folders, _))) => match unlink(folders, folder, name, inode, &mut freed) {
+            Ok(Some((folders, _))) => match hand.unlink(folders, folder, name, inode) {
                 Err(Errno::NOENT) => {
                     let unique = snapshot.unique_name(message).unwrap_or_default();
                     wanted.entry(inode).or_default().push((unique, octets));
@@ -56,13 +89,10 @@ pub fn remove(
     }
     if let Ok(Some((_, root))) = &opened {
         if !wanted.is_empty() {
-            remove_renamed(root, &mut wanted, &mut report, &mut freed);
+            remove_renamed(root, &mut wanted, &mut report, &mut hand);
         }
-        if freed.messages > 0
-            && let Err(error) = root.append_to(QUOTA, &freed.to_string())
-        {
-            let path = root.path().join(QUOTA);
-            tracing::warn!("{}: cannot be written: {error}", path.display());
+        if hand.freed.messages > 0 {
+            note_quota(root, &hand.freed.to_string());
         }
     }
     report
@@ -70,6 +100,21 @@ pub fn remove(
 
 /// The file in which a Maildir++ keeps the sum of its messages.
 const QUOTA: &str = "maildirsize";
+
+/// Appends a line to the quota file, where there is one.
+pub(super) fn note_quota(root: &Root, line: &str) {
+    if let Err(error) = root.append_to(QUOTA, line) {
+        let path = root.path().join(QUOTA);
+        tracing::warn!("{}: cannot be written: {error}", path.display());
+    }
+}
+
+/// What removes messages, or moves them aside, and counts them.
+#[derive(Default)]
+struct Hand {
+    freed: Freed,
+    aside: Option<Batch>,
+}
 
 /// What this session removed, in octets of files.
 #[derive(Default)]
@@ -96,14 +141,14 @@ fn remove_renamed(
     root: &Root,
     wanted: &mut Wanted<'_>,
     report: &mut CommitReport,
-    freed: &mut Freed,
+    hand: &mut Hand,
 ) {
     let mut buffers = Buffers::new();
     let mut failure = FaultKind::Temporary;
     let mut young = None;
     for _ in 0..limits::QUIET_LISTINGS {
         let now = SystemTime::now();
-        match pass(root, wanted, (report, freed), &mut buffers) {
+        match pass(root, wanted, (report, hand), &mut buffers) {
             Ok(Some(stamps)) if young == Some(stamps) || stamps.are_settled(now) => {
                 let gone = wanted.drain().flat_map(|(_, names)| names);
                 gone.for_each(|(_, octets)| report.note(octets, Ok(())));
@@ -124,7 +169,7 @@ fn remove_renamed(
 fn pass(
     root: &Root,
     wanted: &mut Wanted<'_>,
-    (report, freed): (&mut CommitReport, &mut Freed),
+    (report, hand): (&mut CommitReport, &mut Hand),
     buffers: &mut Buffers,
 ) -> Result<Option<Stamps>, OpenError> {
     let before = root.stamps()?;
@@ -139,7 +184,7 @@ fn pass(
             continue;
         };
         whole = false;
-        match unlink(&folders, member.folder, member.name, member.inode, freed) {
+        match hand.unlink(&folders, member.folder, member.name, member.inode) {
             Err(Errno::NOENT) => continue,
             result => report.note(names[at].1, result.map_err(FaultKind::of)),
         }
@@ -149,25 +194,30 @@ fn pass(
     Ok(whole.then_some(before))
 }
 
-/// Removes the file of that name if it is the one with that inode. Another one
-/// that took the name since is mail, or what not, that nobody was shown.
-fn unlink(
-    folders: &Folders,
-    folder: Folder,
-    name: &[u8],
-    inode: u64,
-    freed: &mut Freed,
-) -> Result<(), Errno> {
-    let fd = folders.fd(folder).ok_or(Errno::NOENT)?;
-    let mask = StatxFlags::INO | StatxFlags::SIZE;
-    let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, mask)?;
-    if stat.stx_ino != inode {
-        return Err(Errno::NOENT);
+impl Hand {
+    /// Removes the file of that name if it is the one with that inode. Another one
+    /// that took the name since is mail, or what not, that nobody was shown.
+    fn unlink(
+        &mut self,
+        folders: &Folders,
+        folder: Folder,
+        name: &[u8],
+        inode: u64,
+    ) -> Result<(), Errno> {
+        let fd = folders.fd(folder).ok_or(Errno::NOENT)?;
+        let mask = StatxFlags::INO | StatxFlags::SIZE;
+        let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, mask)?;
+        if stat.stx_ino != inode {
+            return Err(Errno::NOENT);
+        }
+        match &mut self.aside {
+            None => unlinkat(fd, name, AtFlags::empty())?,
+            Some(aside) => aside.take(fd, folder, name)?,
+        }
+        self.freed.octets += stat.stx_size;
+        self.freed.messages += 1;
+        Ok(())
     }
-    unlinkat(fd, name, AtFlags::empty())?;
-    freed.octets += stat.stx_size;
-    freed.messages += 1;
-    Ok(())
 }
 
 fn blame(error: &OpenError) -> FaultKind {
@@ -293,7 +343,7 @@ mod tests {
             octets: 10,
             stored: 10,
             verbatim: true,
-            stated: false,
+            sum: None,
         });
         for path in ["new/1.a", "new/2.b", "cur/3.c:2,"] {
             let (part, name) = path.split_once('/').expect("two parts");

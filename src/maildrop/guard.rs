@@ -37,14 +37,14 @@ pub(super) fn check(
     root: &Root,
     index: &Index,
 ) -> Result<(), OpenError> {
-    let mut gone: HashMap<&[u8], Message<'_>> = HashMap::new();
+    let mut gone: HashMap<(&[u8], &[u8]), Message<'_>> = HashMap::new();
     for message in before.messages() {
-        gone.insert(message.unique(), message);
+        gone.insert(key(&message), message);
     }
     let had = gone.len();
     let mut new = Vec::new();
     for message in now.messages() {
-        if gone.remove(message.unique()).is_none() {
+        if gone.remove(&key(&message)).is_none() {
             new.push(message);
         }
     }
@@ -70,6 +70,11 @@ pub(super) fn check(
     }
     let of = changed + kept;
     Err(OpenError::of(root.path(), Cause::Renamed { changed, of }))
+}
+
+/// Who has the same name and another unique-id is another message.
+fn key<'a>(message: &Message<'a>) -> (&'a [u8], &'a [u8]) {
+    (message.unique(), message.uidl.octets())
 }
 
 fn same_under_another_name<'a>(

@@ -14,7 +14,7 @@ use super::error::OpenError;
 use super::index::{Contents, Damage, Index};
 use super::listing::Root;
 use super::message::Trust;
-use super::scan::{self, Reading};
+use super::scan::{self, Gone, Reading};
 use super::snapshot::{Knowledge, Snapshot, Table};
 use super::{Location, Maildrops};
 
@@ -71,7 +71,10 @@ pub fn verify(at: &Location) -> Result<Option<Verified>, OpenError> {
     let contents = Contents::read(&octets);
     let root = scan::canonical(&at.path)?;
     let counted = match Root::open(&root)? {
-        Some(opened) => scan::list(&at.path, &opened, None, &Sources::name(), Reading::All)?,
+        Some(opened) => {
+            let (sources, gone) = (Sources::name(), Gone::Known(&[]));
+            scan::list(&at.path, &opened, None, &sources, Reading::All, &gone)?
+        }
         None => scan::absent(&at.path, &root),
     };
     let mut there: HashMap<_, _> = counted
@@ -124,10 +127,7 @@ impl Maildrops {
             });
         };
         let index = at.index(&root);
-        let octets = match index.open()? {
-            Some(file) => index.read(file)?.0,
-            None => Vec::new(),
-        };
+        let octets = index.octets()?;
         let contents = Contents::read(&octets);
         let knowledge = Knowledge {
             trust: Trust::Untested,
@@ -137,11 +137,19 @@ impl Maildrops {
         let table: Table = contents.table();
         let recalled = Snapshot::new(&at.path, &root, knowledge, table);
         let sources = self.sources();
-        let snapshot = scan::list(&at.path, opened, Some(&recalled), sources, Reading::All)?;
+        let gone = Gone::Known(contents.gone());
+        let snapshot = scan::list(
+            &at.path,
+            opened,
+            Some(&recalled),
+            sources,
+            Reading::All,
+            &gone,
+        )?;
         if contents.damage().is_some() && !octets.is_empty() {
             index.set_aside();
         }
-        let written = index.save(None, &snapshot);
+        let written = index.save(None, &snapshot, contents.gone());
         written.map_err(|error| index.fault(&error))?;
         self.cache().forget(&at.path);
         Ok(Rebuilt {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags};
 use rustix::io::{self, Errno};
 
@@ -37,6 +37,12 @@ const HERE: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGI
 pub(super) struct Root {
     path: PathBuf,
     fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Root {
@@ -277,7 +283,7 @@ fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Err
     if buffers.file.is_empty() {
         buffers.file.resize(FILE_BUFFER, 0);
     }
-    let mut counter = OctetCounter::new();
+    let (mut counter, mut sum) = (OctetCounter::new(), crc32fast::Hasher::new());
     let mut stored = 0_u64;
     while stored < size {
         let read = io::retry_on_intr(|| io::read(&file, &mut buffers.file[..]))?;
@@ -285,6 +291,7 @@ fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Err
             break;
         }
         counter.update(&buffers.file[..read]);
+        sum.update(&buffers.file[..read]);
         stored += read as u64;
     }
     let verbatim = counter.is_verbatim();
@@ -293,6 +300,6 @@ fn count(file: impl AsFd, size: u64, buffers: &mut Buffers) -> Result<Facts, Err
         octets,
         stored,
         verbatim,
-        stated: false,
+        sum: Some(sum.finalize()),
     })
 }

@@ -11,18 +11,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::aside;
 use super::cache::SnapshotCache;
 use super::earlier::Sources;
 use super::error::OpenError;
 use super::guard;
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
-use super::lock::{InUse, LockGuard, LockPlace, LockPlaces, LockTable};
+use super::lock::{Holder, InUse, LockGuard, LockPlace, LockPlaces, LockTable};
 use super::message::Message;
-use super::scan::{self, Reading};
+use super::scan::{self, Gone, Reading};
 use super::snapshot::{Knowledge, Snapshot};
 use super::stamps::{self, Freshness, Standing};
 use super::template::Template;
+use super::update::Rules;
 use crate::auth::Account;
 use crate::proto::MessageNumber;
 
@@ -42,6 +44,7 @@ pub struct Maildrops {
     locks: LockTable,
     places: Arc<LockPlaces>,
     sources: Arc<Sources>,
+    rules: Rules,
     counters: Arc<Counters>,
 }
 
@@ -52,6 +55,7 @@ pub struct Counters {
     unwritten: AtomicU64,
     corrected: AtomicU64,
     guarded: AtomicU64,
+    pub(super) expired: AtomicU64,
 }
 
 impl Counters {
@@ -68,6 +72,11 @@ impl Counters {
     /// Logins that were refused because most unique-ids would have changed.
     pub fn guarded(&self) -> u64 {
         self.guarded.load(Ordering::Relaxed)
+    }
+
+    /// Messages removed because they had been kept long enough.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
     }
 
     /// Messages whose size was not what their name or the index said.
@@ -118,6 +127,7 @@ impl Maildrops {
             locks: LockTable::new(),
             places: Arc::default(),
             sources: Arc::new(Sources::name()),
+            rules: Rules::default(),
             counters: Arc::default(),
         }
     }
@@ -129,6 +139,12 @@ impl Maildrops {
             sources: Arc::new(sources),
             ..self
         }
+    }
+
+    /// The same, with these rules for the end of sessions.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Opens a maildrop that is known and did not change, without waiting; `None`
@@ -175,7 +191,10 @@ impl Maildrops {
         let snapshot = match opened {
             Some((opened, place)) => {
                 let snapshot = self.refresh(at, &opened, known.as_deref())?;
-                snapshot.with_places(at.index.as_deref().map(Arc::from), place)
+                let kept = self.rules.undelete.and_then(|_| aside::oldest(&opened));
+                snapshot
+                    .with_places(at.index.as_deref().map(Arc::from), place)
+                    .with_aside(kept)
             }
             None => scan::absent(&at.path, &root),
         };
@@ -220,15 +239,18 @@ impl Maildrops {
             index: &index,
         };
         match index.open()? {
-            Some(file) if known.and_then(indexed) == Some(file.position) => {
-                self.list(&there, known, Stored::At(file.position))
-            }
+            Some(file) if known.and_then(indexed) == Some(file.position) => self.list(
+                &there,
+                known,
+                Stored::At(file.position),
+                &Gone::Unread(&index),
+            ),
             Some(file) => {
                 let (octets, position) = index.read(file)?;
                 self.recall(&there, known, &octets, position)
             }
             // It was never there, or taken away: what is known goes into a new one.
-            None => self.list(&there, known, Stored::Nowhere),
+            None => self.list(&there, known, Stored::Nowhere, &Gone::Known(&[])),
         }
     }
 
@@ -266,15 +288,17 @@ impl Maildrops {
             ..Knowledge::none()
         };
         let recalled = Snapshot::new(there.asked, root.path(), knowledge, contents.table());
+        let gone = Gone::Known(contents.gone());
         if contents.damage().is_some() {
             // What is in memory was whole.
             let best = known.filter(|known| known.len() >= recalled.len());
-            return self.list(there, best.or(Some(&recalled)), Stored::Damaged);
+            let previous = best.or(Some(&recalled));
+            return self.list(there, previous, Stored::Damaged, &gone);
         }
         if matches!(standing, Standing::Settled { .. }) {
             return Ok(recalled);
         }
-        self.list(there, Some(&recalled), Stored::At(position))
+        self.list(there, Some(&recalled), Stored::At(position), &gone)
     }
 
     /// Lists the maildrop and has the index say so.
@@ -283,10 +307,11 @@ impl Maildrops {
         there: &Place<'_>,
         previous: Option<&Snapshot>,
         stored: Stored,
+        gone: &Gone<'_>,
     ) -> Result<Snapshot, OpenError> {
         let index = there.index;
         let (asked, root) = (there.asked, there.root);
-        let snapshot = scan::list(asked, root, previous, &self.sources, Reading::New)?;
+        let snapshot = scan::list(asked, root, previous, &self.sources, Reading::New, gone)?;
         if let Some(previous) = previous {
             let checked = guard::check(previous, &snapshot, there.root, index);
             checked.inspect_err(|_| {
@@ -298,16 +323,14 @@ impl Maildrops {
             Stored::Nowhere | Stored::Damaged => None,
             Stored::At(position) => previous.zip(Some(position)),
         };
-        match index.save(old, &snapshot) {
+        let remembered = match gone {
+            Gone::Known(messages) => messages,
+            Gone::Unread(_) => &[][..],
+        };
+        match index.save(old, &snapshot, remembered) {
             Ok(position) => Ok(snapshot.with_index(Some(position))),
             Err(error) => {
-                self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    "{}: cannot be written: {error}; the maildrop is served without, and read \
-                     again after the next start: give the user that popcore runs as write \
-                     permission on the folder, or set maildrop.index",
-                    index.path().display()
-                );
+                self.unwritten(index, &error);
                 Ok(snapshot)
             }
         }
@@ -326,19 +349,35 @@ impl Maildrops {
             return;
         };
         self.counters.corrected.fetch_add(1, Ordering::Relaxed);
-        let index = match &snapshot.knowledge().elsewhere {
-            None => Index::beside(snapshot.root()),
-            Some(path) => Index::at(path.to_path_buf()),
-        };
-        if let Err(error) = index.correct(&Message { facts, ..known }, known.facts.stated) {
+        let index = index_of(snapshot);
+        if let Err(error) = index.correct(&Message { facts, ..known }, known.facts.are_stated()) {
             self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("{}: cannot be corrected: {error}", index.path().display());
         }
     }
 
+    pub(super) fn unwritten(&self, index: &Index, error: &io::Error) {
+        self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            "{}: cannot be written: {error}; the maildrop is served without, and read again \
+             after the next start: give the user that popcore runs as write permission on the \
+             folder, or set maildrop.index",
+            index.path().display()
+        );
+    }
+
     /// Where unique-ids come from.
     pub(super) fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// Which session of this process has a maildrop, if it said so. BLOCKING.
+    pub fn holder(&self, at: &Location) -> Option<Holder> {
+        self.locks.holder(&scan::canonical(&at.path).ok()?)
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// The cached snapshots.
@@ -391,6 +430,14 @@ impl Location {
             None => Index::beside(root),
             Some(path) => Index::at(path.clone()),
         }
+    }
+}
+
+/// The index of a maildrop that is open.
+pub(super) fn index_of(snapshot: &Snapshot) -> Index {
+    match &snapshot.knowledge().elsewhere {
+        None => Index::beside(snapshot.root()),
+        Some(path) => Index::at(path.to_path_buf()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One message as scan, snapshot and index hand it to each other.
 
+use super::retention::Day;
 use super::snapshot::Folder;
 use super::uidl::Packed;
 
@@ -12,8 +13,24 @@ pub(super) struct Facts {
     pub(super) stored: u64,
     /// The file can go out as it is.
     pub(super) verbatim: bool,
-    /// Both sizes come from the file's name; nobody has read the file.
-    pub(super) stated: bool,
+    /// CRC-32 of the file; `None`: nobody has read it, and both sizes come from its
+    /// name.
+    pub(super) sum: Option<u32>,
+}
+
+impl Facts {
+    /// Whether the sizes are those that the file's name states.
+    pub(super) fn are_stated(&self) -> bool {
+        self.sum.is_none()
+    }
+
+    /// Whether these may be of the same message, as far as was looked at. A file
+    /// with other line ends is still the same one to a client.
+    pub(super) fn may_be_of(&self, other: &Self) -> bool {
+        let summed = self.sum.zip(other.sum);
+        self.octets == other.octets
+            && (self.stored != other.stored || summed.is_none_or(|(ours, theirs)| ours == theirs))
+    }
 }
 
 /// Whether the sizes in a maildrop's file names are believed. Some sites carry
@@ -41,12 +58,21 @@ pub(super) struct Message<'a> {
     /// behind those that have one.
     pub(super) rank: Option<u32>,
     pub(super) uidl: Packed<'a>,
+    /// When a client first fetched it, where that is of interest.
+    pub(super) retrieved: Option<Day>,
 }
 
 impl<'a> Message<'a> {
     /// What identifies the message: the name up to `:`.
     pub(super) fn unique(&self) -> &'a [u8] {
         unique(self.name)
+    }
+
+    /// The unique-id as it is announced.
+    pub(super) fn uidl_text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.uidl.write(self.unique(), &mut text);
+        text
     }
 }
 

@@ -6,13 +6,16 @@
 //! [`current_without_blocking`] tells on a shard whether one still holds, so that
 //! an unchanged maildrop costs no listing and no trip to the pool. [`LockTable`]
 //! gives a maildrop to one session of the process at a time, and a lock file to one
-//! process. [`Maildrops`] puts these together.
+//! process. [`Maildrops`] puts these together: it opens a maildrop for a session and, by
+//! [`Rules`], does what the session's end does to it; [`undelete`] brings back what was
+//! deleted.
 //!
 //! Invariants: nothing outside a maildrop is opened, whatever lies in it; a
 //! session's snapshot never changes; two messages never share a UIDL; what blocks
 //! says so in capitals and runs on the pool.
 
 mod announce;
+mod aside;
 mod belongings;
 mod cache;
 mod commit;
@@ -27,6 +30,7 @@ mod maildrops;
 mod message;
 mod name;
 pub mod plan;
+mod retention;
 mod roll;
 mod scan;
 mod seen;
@@ -34,16 +38,20 @@ mod snapshot;
 mod stamps;
 mod template;
 mod uidl;
+mod undelete;
+mod update;
 
 pub use cache::SnapshotCache;
 pub use commit::remove;
 pub use earlier::{Format, FormatError, Sources, SourcesError};
 pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
-pub use lock::{InUse, LockGuard, LockTable};
+pub use lock::{Berth, Holder, InUse, LockGuard, LockTable};
 pub use maildrops::{Counters, Location, Maildrops, Opened};
 pub use name::{Moment, Name};
+pub use retention::{Retention, RetentionError};
 pub use scan::{canonical, locate, open};
-pub use seen::mark_seen;
 pub use snapshot::{Builder, Folder, Snapshot, StoredForm};
 pub use stamps::{Freshness, Stamps, Standing, current, current_without_blocking};
 pub use template::{NameError, Template, TemplateError};
+pub use undelete::{Undeleted, undelete};
+pub use update::{Departure, Rules};

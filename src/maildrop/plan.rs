@@ -10,7 +10,7 @@ use super::earlier::Sources;
 use super::error::OpenError;
 use super::index::Contents;
 use super::listing::Root;
-use super::scan::{self, Reading};
+use super::scan::{self, Gone, Reading};
 use super::snapshot::{Knowledge, Snapshot};
 
 /// One message as it would be announced.
@@ -77,13 +77,11 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
         return Ok(Vec::new());
     };
     let index = at.index(&path);
-    let octets = match index.open()? {
-        Some(file) => index.read(file)?.0,
-        None => Vec::new(),
-    };
+    let octets = index.octets()?;
     let contents = Contents::read(&octets);
     let known = recalled(&at.path, &path, &contents);
-    let snapshot = scan::list(&at.path, &root, Some(&known), sources, Reading::New)?;
+    let gone = Gone::Known(contents.gone());
+    let snapshot = scan::list(&at.path, &root, Some(&known), sources, Reading::New, &gone)?;
     let names = snapshot.messages().map(|message| message.unique());
     let earlier = sources.ask(&root, names)?;
     let texts = |snapshot: &Snapshot| -> Vec<Vec<u8>> {

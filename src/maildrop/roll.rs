@@ -14,6 +14,7 @@ use std::mem;
 
 use super::message::{Facts, Message};
 use super::name::{self, Moment, Name};
+use super::retention::Day;
 use super::snapshot::{Folder, Snapshot};
 use super::uidl::{Form, Packed};
 use crate::limits;
@@ -38,6 +39,7 @@ struct Member {
     /// The last listing that showed it; 0: only the snapshot before knows it.
     seen: u32,
     rank: Option<u32>,
+    retrieved: Option<Day>,
     /// How it was announced; `None` for one that is new.
     uidl: Option<Slot>,
 }
@@ -58,6 +60,7 @@ pub(super) struct View<'a> {
     pub(super) inode: u64,
     pub(super) facts: Option<Facts>,
     pub(super) rank: Option<u32>,
+    pub(super) retrieved: Option<Day>,
     /// `None` for one that is new.
     pub(super) uidl: Option<Packed<'a>>,
 }
@@ -94,6 +97,7 @@ impl Roll {
         self.add(name, message.folder, message.inode, Some(message.facts));
         let at = self.members.len() - 1;
         self.announce(at, message.uidl, message.rank);
+        self.members[at].retrieved = message.retrieved;
     }
 
     /// Sets how the member at `at` is announced, and its rank.
@@ -122,6 +126,7 @@ impl Roll {
             state: facts.map_or(State::Unmeasured, State::Measured),
             seen: 0,
             rank: None,
+            retrieved: None,
             uidl: None,
         });
     }
@@ -211,54 +216,9 @@ impl Roll {
         }
     }
 
-    /// Strikes out whoever no listing since `listing` has shown; tells by which
-    /// digests those were announced whose unique-id nobody inherits.
-    ///
-    /// A message whose file is another one by now, with the same unique name, was
-    /// restored from a copy: it keeps its unique-id and its rank.
-    pub(super) fn keep_seen_since(&mut self, listing: u32) -> Vec<Departed> {
-        let mut departed = Vec::new();
-        for at in 0..self.members.len() {
-            let gone = self.members[at];
-            if gone.seen >= listing || gone.uidl.is_none() {
-                continue;
-            }
-            if let Some(heir) = self.heir_of(at, listing) {
-                let heir = &mut self.members[heir];
-                (heir.uidl, heir.rank) = (gone.uidl, gone.rank);
-                self.members[at].uidl = None;
-            } else if let Some(digest) = self.uidl(&gone).and_then(Packed::digest) {
-                let unique = self.unique(&gone).to_owned();
-                departed.push(Departed { unique, digest });
-            }
-        }
+    /// Strikes out whoever no listing since `listing` has shown.
+    pub(super) fn keep_seen_since(&mut self, listing: u32) {
         self.members.retain(|member| member.seen >= listing);
-        departed
-    }
-
-    /// Who takes over the unique-id of a message that is gone: a new one of the
-    /// same unique name, rather of the same size.
-    fn heir_of(&self, at: usize, listing: u32) -> Option<usize> {
-        let gone = &self.members[at];
-        let kin = |other: &usize| {
-            let other = &self.members[*other];
-            other.moment == gone.moment && self.unique(other) == self.unique(gone)
-        };
-        let before = (0..at).rev().take_while(kin);
-        let behind = (at + 1..self.members.len()).take_while(kin);
-        let fits = |heir: &usize| {
-            let heir = &self.members[*heir];
-            heir.uidl.is_none() && heir.seen >= listing
-        };
-        let heirs: Vec<usize> = before.chain(behind).filter(fits).collect();
-        let same = heirs.iter().find(|heir| match self.members[**heir].state {
-            State::Measured(facts) => gone
-                .state
-                .facts()
-                .is_some_and(|g| (g.octets, g.stored) == (facts.octets, facts.stored)),
-            State::Unmeasured | State::Foreign => false,
-        });
-        same.or(heirs.first()).copied()
     }
 
     /// Strikes out whoever has no facts.
@@ -321,6 +281,7 @@ impl Roll {
             inode: member.inode,
             facts: member.state.facts(),
             rank: member.rank,
+            retrieved: member.retrieved,
             uidl: self.uidl(member),
         }
     }
@@ -388,12 +349,6 @@ impl State {
             Self::Unmeasured | Self::Foreign => None,
         }
     }
-}
-
-/// A message that is gone and was announced by a digest.
-pub(super) struct Departed {
-    pub(super) unique: Vec<u8>,
-    pub(super) digest: [u8; 16],
 }
 
 /// What came of opening a message.

@@ -32,6 +32,7 @@
 //! is looked for in a further listing, and if it is there each time and never
 //! under the name just read, the open fails for now instead.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -41,13 +42,14 @@ use std::time::SystemTime;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
-use super::announce;
-use super::earlier::Sources;
+use super::announce::{self, Digest};
+use super::earlier::{Earlier, Sources};
 use super::error::{Attempt, Cause, OpenError};
+use super::index::{Contents, Index};
 use super::listing::{self, Buffers, Folders, Root};
-use super::message::{Facts, Trust};
-use super::name::Name;
-use super::roll::{Departed, Measured, Roll};
+use super::message::{Facts, Message, Trust};
+use super::name::{Moment, Name};
+use super::roll::{Measured, Roll};
 use super::snapshot::{Folder, Knowledge, Snapshot};
 use super::stamps::{self, Stamps, Standing, Time};
 use crate::limits;
@@ -98,7 +100,10 @@ pub(super) fn open_canonical(
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, OpenError> {
     match Root::open(root)? {
-        Some(opened) => list(asked, &opened, previous, &Sources::name(), Reading::New),
+        Some(opened) => {
+            let (sources, gone) = (Sources::name(), Gone::Known(&[]));
+            list(asked, &opened, previous, &sources, Reading::New, &gone)
+        }
         None => Ok(absent(asked, root)),
     }
 }
@@ -134,6 +139,7 @@ pub(super) fn list(
     previous: Option<&Snapshot>,
     sources: &Sources,
     reading: Reading,
+    gone: &Gone<'_>,
 ) -> Result<Snapshot, OpenError> {
     let mut scan = Scan::new(root, previous, Buffers::new());
     if reading == Reading::All {
@@ -146,14 +152,18 @@ pub(super) fn list(
     }
     let before = previous.map(|snapshot| &*snapshot.knowledge().retired);
     let mut retired = before.unwrap_or_default().to_vec();
-    retired.extend(announce::retire(scanned.departed));
-    let most = limits::RETIRED_UNIQUE_IDS;
-    retired.drain(..retired.len().saturating_sub(most));
     scanned.roll.keep_measured();
     if scanned.roll.newcomers().next().is_some() {
         let earlier = sources.ask(root, scanned.roll.newcomers())?;
-        announce::announce(&mut scanned.roll, &earlier, &retired);
+        introduce(&mut scanned.roll, previous, &earlier, &retired, gone)?;
     }
+    retired.extend(
+        previous
+            .into_iter()
+            .flat_map(|previous| announce::retire(previous, &scanned.roll)),
+    );
+    let most = limits::RETIRED_UNIQUE_IDS;
+    retired.drain(..retired.len().saturating_sub(most));
     let knowledge = Knowledge {
         standing: scanned.standing,
         trust: scanned.trust,
@@ -167,6 +177,50 @@ pub(super) fn list(
         knowledge,
         scanned.roll,
     ))
+}
+
+/// Messages that are gone, as far as the index remembers them.
+#[derive(Clone, Copy)]
+pub(super) enum Gone<'a> {
+    /// These.
+    Known(&'a [Message<'a>]),
+    /// Those in there: it has not been read.
+    Unread(&'a Index),
+}
+
+/// Announces who is new.
+///
+/// Most mail that comes bears the time of its delivery in its name, and what was
+/// named after the last listing was announced by none. So the index is read for
+/// others alone, and for those that an earlier server is said to have announced.
+fn introduce(
+    roll: &mut Roll,
+    previous: Option<&Snapshot>,
+    earlier: &Earlier,
+    retired: &[Digest],
+    gone: &Gone<'_>,
+) -> Result<(), OpenError> {
+    let listed = previous.and_then(|previous| previous.knowledge().newest);
+    let seconds = listed.and_then(|listed| u64::try_from(listed.0).ok());
+    let is_fresh = |unique: &[u8]| {
+        let named = Moment::of(unique).seconds;
+        seconds.is_some_and(|listed| named > listed) && earlier.get(unique).is_none()
+    };
+    let octets = match gone {
+        Gone::Unread(index) if !roll.newcomers().all(is_fresh) => index.octets()?,
+        Gone::Unread(_) | Gone::Known(_) => Vec::new(),
+    };
+    let contents = Contents::read(&octets);
+    let remembered = match gone {
+        Gone::Known(messages) => messages,
+        Gone::Unread(_) => contents.gone(),
+    };
+    let names: HashSet<&[u8]> = roll.newcomers().collect();
+    let namesakes = previous.into_iter().flat_map(Snapshot::messages);
+    let namesakes = namesakes.filter(|message| names.contains(message.unique()));
+    let former: Vec<Message<'_>> = remembered.iter().copied().chain(namesakes).collect();
+    announce::announce(roll, earlier, &former, retired);
+    Ok(())
 }
 
 /// How far one listing can be believed.
@@ -189,8 +243,6 @@ struct Scan<'a> {
     buffers: Buffers,
     /// When the directories had last changed, at the last listing.
     newest: Option<Time>,
-    /// Who is gone and was announced by a digest.
-    departed: Vec<Departed>,
     /// Listings made so far.
     listings: u32,
     /// Those in a row that brought nothing new.
@@ -205,7 +257,6 @@ struct Scanned {
     standing: Standing,
     trust: Trust,
     newest: Option<Time>,
-    departed: Vec<Departed>,
 }
 
 impl<'a> Scan<'a> {
@@ -219,7 +270,6 @@ impl<'a> Scan<'a> {
             local: stamps::is_local(root.path()),
             buffers,
             newest: None,
-            departed: Vec::new(),
             listings: 0,
             quiet: 0,
             young: None,
@@ -245,7 +295,7 @@ impl<'a> Scan<'a> {
                 }
             };
             if let Some(since) = whole_since {
-                self.departed.extend(self.roll.keep_seen_since(since));
+                self.roll.keep_seen_since(since);
                 if self.roll.unmeasured_since(0) == 0 {
                     return Ok(self.end(standing));
                 }
@@ -266,7 +316,6 @@ impl<'a> Scan<'a> {
             standing,
             trust: self.trust,
             newest: self.newest,
-            departed: self.departed,
         }
     }
 
@@ -339,7 +388,7 @@ fn stated(name: &Name<'_>) -> Option<Facts> {
         octets: name.stated_octets()?,
         stored: name.stated_size()?,
         verbatim: false,
-        stated: true,
+        sum: None,
     })
 }
 

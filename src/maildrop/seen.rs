@@ -18,7 +18,7 @@ use super::snapshot::{Folder, Snapshot};
 use crate::proto::MessageNumber;
 
 /// Marks these messages.
-pub fn mark_seen(snapshot: &Snapshot, messages: impl IntoIterator<Item = MessageNumber>) {
+pub(super) fn mark_seen(snapshot: &Snapshot, messages: impl IntoIterator<Item = MessageNumber>) {
     let opened = Root::open(snapshot.root())
         .and_then(|root| root.map(|r| Ok((r.folders()?, r))).transpose());
     let (folders, root) = match opened {

@@ -1,8 +1,8 @@
 //! The messages that a session sees: an immutable table, shared by all who ask.
 //!
-//! Layout: one array of 21-octet entries and one buffer with all names end to
+//! Layout: one array of 25-octet entries and one buffer with all names end to
 //! end, each followed by its packed unique-id, so that a message with a name of 50
-//! octets and the unique-id of a Dovecot takes 79, and 100,000 of them are two
+//! octets and the unique-id of a Dovecot takes 83, and 100,000 of them are two
 //! allocations. An entry is packed and read by copying its fields:
 //!
 //! | octets | field | who needs it |
@@ -11,6 +11,7 @@
 //! | 4 | octets on the wire | STAT, LIST, the header of RETR |
 //! | 4 | octets in the file | RETR: how to send it, and whether the file was rewritten; the index |
 //! | 4 | end of name and unique-id in the buffer | their start is the end of the entry before |
+//! | 4 | sum of the file, if it was read | a listing: is a file that took this name the same message? |
 //! | 1 | marks: in cur/; sendable as stored; sizes from the name; large; spelling of the unique-id | |
 //!
 //! A message of 4 GiB and more has its sizes in a table of its own. So have the
@@ -25,12 +26,14 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::announce::{self, Digest};
 use super::earlier::Earlier;
 use super::index::Position;
 use super::lock::LockPlace;
 use super::message::{self, Facts, Message, Trust};
+use super::retention::Day;
 use super::roll::Roll;
 use super::stamps::{Standing, Time};
 use super::uidl::{Form, Packed};
@@ -85,10 +88,11 @@ struct Entry {
     octets: u32,
     stored: u32,
     end: u32,
+    sum: u32,
     marks: u8,
 }
 
-const _: () = assert!(size_of::<Entry>() == 21);
+const _: () = assert!(size_of::<Entry>() == 25);
 
 const IN_CUR: u8 = 1;
 const VERBATIM: u8 = 1 << 1;
@@ -127,6 +131,10 @@ pub(super) struct Table {
     names: Vec<u8>,
     /// Of the first messages, those that have one.
     ranks: Vec<u32>,
+    /// As far as the last that was retrieved, where that is of interest.
+    retrieved: Vec<Option<Day>>,
+    /// The first day of those.
+    first_retrieved: Option<Day>,
     large: Vec<Large>,
     total: u64,
 }
@@ -162,6 +170,12 @@ impl Table {
         {
             self.ranks.push(rank);
         }
+        if let Some(day) = message.retrieved {
+            self.retrieved.resize(self.entries.len(), None);
+            self.retrieved.push(Some(day));
+            let first = self.first_retrieved.unwrap_or(day);
+            self.first_retrieved = Some(first.min(day));
+        }
         self.names.extend_from_slice(message.name);
         let uidl = message.uidl.octets();
         self.names.extend_from_slice(uidl);
@@ -175,9 +189,10 @@ impl Table {
             octets,
             stored,
             end: u32::try_from(self.names.len()).expect("bounded by limits"),
+            sum: facts.sum.unwrap_or_default(),
             marks: mark(message.folder == Folder::Cur, IN_CUR)
                 | mark(facts.verbatim, VERBATIM)
-                | mark(facts.stated, STATED)
+                | mark(facts.are_stated(), STATED)
                 | mark(large, LARGE)
                 | message.uidl.form().to_bits() << FORM,
         });
@@ -187,6 +202,7 @@ impl Table {
         self.entries.shrink_to_fit();
         self.names.shrink_to_fit();
         self.ranks.shrink_to_fit();
+        self.retrieved.shrink_to_fit();
         self.large.shrink_to_fit();
     }
 
@@ -194,6 +210,7 @@ impl Table {
         size_of_val(&*self.entries)
             + size_of_val(&*self.names)
             + size_of_val(&*self.ranks)
+            + size_of_val(&*self.retrieved)
             + size_of_val(&*self.large)
     }
 
@@ -236,10 +253,11 @@ impl Table {
                 octets,
                 stored,
                 verbatim: entry.marks & VERBATIM != 0,
-                stated: entry.marks & STATED != 0,
+                sum: (entry.marks & STATED == 0).then_some(entry.sum),
             },
             rank: self.ranks.get(index).copied(),
             uidl,
+            retrieved: self.retrieved.get(index).copied().flatten(),
         }
     }
 }
@@ -273,6 +291,9 @@ pub(super) struct Knowledge {
     pub(super) elsewhere: Option<Arc<Path>>,
     /// Where its lock is.
     pub(super) lock: LockPlace,
+    /// When the oldest message that is kept aside was deleted, as far as that is of
+    /// interest.
+    pub(super) aside: Option<SystemTime>,
 }
 
 impl Knowledge {
@@ -285,6 +306,7 @@ impl Knowledge {
             index: None,
             elsewhere: None,
             lock: LockPlace::default(),
+            aside: None,
         }
     }
 }
@@ -410,6 +432,12 @@ impl Snapshot {
             + self.root.as_os_str().len()
     }
 
+    /// The day on which the first of its messages was fetched, of those days that
+    /// are of interest.
+    pub(super) fn first_retrieved(&self) -> Option<Day> {
+        self.table.first_retrieved
+    }
+
     /// Octets of all names and unique-ids.
     pub(super) fn names_len(&self) -> usize {
         self.table.names.len()
@@ -437,7 +465,7 @@ impl Snapshot {
         mut roll: Roll,
     ) -> Self {
         roll.keep_measured();
-        announce::announce(&mut roll, &Earlier::default(), &knowledge.retired);
+        announce::announce(&mut roll, &Earlier::default(), &[], &knowledge.retired);
         let mut table = Table::with_capacity(roll.len(), roll.names_len());
         for member in roll.in_order() {
             table.push(&Message {
@@ -446,6 +474,7 @@ impl Snapshot {
                 inode: member.inode,
                 facts: member.facts.expect("only measured ones were kept"),
                 rank: member.rank,
+                retrieved: member.retrieved,
                 uidl: member.uidl.expect("all were announced"),
             });
         }
@@ -480,6 +509,12 @@ impl Snapshot {
         self
     }
 
+    /// The same, with what is kept aside.
+    pub(super) fn with_aside(mut self, oldest: Option<SystemTime>) -> Self {
+        self.knowledge.aside = oldest;
+        self
+    }
+
     fn index_of(&self, message: MessageNumber) -> Option<usize> {
         Some(message.index()).filter(|index| *index < self.len())
     }
@@ -505,7 +540,7 @@ impl Builder {
             octets,
             stored: octets,
             verbatim: false,
-            stated: false,
+            sum: Some(0),
         };
         let inode = self.roll.len() as u64 + 1;
         let name = super::Name::parse(name.as_ref()).expect("a name that a message can have");

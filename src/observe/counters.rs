@@ -92,6 +92,8 @@ labels! {
         Injection = "injection",
         /// A message file failed or changed while it was sent.
         MessageFault = "message_fault",
+        /// A new session of the same user from the same address took the maildrop over.
+        Displaced = "displaced",
         /// The server is stopping.
         Shutdown = "shutdown",
         /// A limit on sessions was reached.

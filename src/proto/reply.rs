@@ -190,6 +190,8 @@ pub struct Capabilities {
     pub user: bool,
     /// STLS is taken now (RFC 2595, section 4: AUTHORIZATION state only).
     pub stls: bool,
+    /// Days for which messages are kept at least; `None`: for ever.
+    pub expire: Option<u16>,
 }
 
 /// The answer to CAPA (RFC 2449, section 6).
@@ -202,7 +204,15 @@ pub fn capabilities(out: &mut Output, capabilities: Capabilities) {
         out.push(b"STLS\r\n");
     }
     out.push(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
-    out.push(b"EXPIRE NEVER\r\nIMPLEMENTATION popcore\r\n");
+    match capabilities.expire {
+        None => out.push(b"EXPIRE NEVER\r\n"),
+        Some(days) => {
+            out.push(b"EXPIRE ");
+            out.push(Digits::of(u64::from(days)).as_bytes());
+            out.push(b"\r\n");
+        }
+    }
+    out.push(b"IMPLEMENTATION popcore\r\n");
     terminator(out);
 }
 
@@ -307,6 +317,7 @@ mod tests {
                 Capabilities {
                     user: true,
                     stls: true,
+                    expire: None,
                 },
             );
         });
@@ -321,10 +332,12 @@ mod tests {
                 Capabilities {
                     user: false,
                     stls: false,
+                    expire: Some(30),
                 },
             );
         });
         assert!(!none.contains("USER") && !none.contains("STLS"));
+        assert!(none.contains("\r\nEXPIRE 30\r\n"), "{none}");
         assert!(none.len() < limits::REPLY_ROOM);
     }
 

@@ -35,6 +35,11 @@ impl Pool {
         };
         Ok(Pool(Arc::new(Crew::start(&plan, |job: Job| job())?)))
     }
+
+    /// Does what is queued and ends the threads. BLOCKING: not on the shard.
+    pub fn finish(&self) {
+        self.0.stop();
+    }
 }
 
 impl Ring {

@@ -88,7 +88,7 @@ use slab::Slab;
 pub use blocking::Pool;
 pub use file::Advice;
 pub use name::At;
-pub use net::{Acceptor, Received, Receiver};
+pub use net::{Acceptor, Received, Receiver, silence};
 pub use probe::{RingError, probe};
 pub use task::{Task, run};
 pub use time::Sleep;

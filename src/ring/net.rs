@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -63,6 +64,34 @@ unsafe impl Operation for ShutDown {
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         result.map(drop)
     }
+}
+
+/// How long the kernel has heard nothing of a TCP peer, not even an acknowledgement
+/// (`TCP_INFO` of tcp(7)). Waits for nothing.
+///
+/// # Errors
+///
+/// As `getsockopt(2)`.
+pub fn silence(socket: &Handle) -> io::Result<Duration> {
+    // SAFETY: the structure is made of integers, for which zeros are a value.
+    let mut info = unsafe { std::mem::zeroed::<libc::tcp_info>() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&info)).expect("a small structure");
+    // SAFETY: both addresses are those of live values of this frame, which the kernel
+    // writes to during the call alone, and no more than the length says.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let since = info.tcpi_last_data_recv.min(info.tcpi_last_ack_recv);
+    Ok(Duration::from_millis(since.into()))
 }
 
 impl Ring {

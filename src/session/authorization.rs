@@ -60,6 +60,7 @@ impl Authorization {
                     reply::Capabilities {
                         user: terms.passwords_are_taken(),
                         stls: terms.stls_is_taken(),
+                        expire: terms.expire(),
                     },
                 );
                 Turn::Next(self.passed_over().into(), Step::Continue)

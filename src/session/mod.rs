@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::{Account, Notice, Refusal, UserName};
 use crate::limits;
-use crate::maildrop::{OpenError, Snapshot};
+use crate::maildrop::{OpenError, Retention, Snapshot};
 use crate::proto::reply::{self, Code, Line};
 use crate::proto::{self, Output};
 
@@ -59,6 +59,8 @@ pub struct Policy {
     /// The pause before a first failed login is answered; it doubles with each
     /// further one. Zero for none.
     pub failure_delay: Duration,
+    /// How long messages are kept once they were fetched; `None`: for ever.
+    pub retention: Option<Retention>,
 }
 
 /// What the session's octets travel through.
@@ -165,6 +167,11 @@ struct Terms<'a> {
 impl Terms<'_> {
     fn passwords_are_taken(self) -> bool {
         self.channel == Channel::Tls || self.policy.plaintext_without_tls
+    }
+
+    /// The same for every user, so that both states tell it (RFC 2449, section 6.7).
+    fn expire(self) -> Option<u16> {
+        self.policy.retention.map(Retention::days)
     }
 
     fn stls_is_taken(self) -> bool {

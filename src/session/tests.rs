@@ -35,6 +35,7 @@ fn policy() -> Policy {
         idle: 600 * SECOND,
         login: 60 * SECOND,
         failure_delay: Duration::ZERO,
+        retention: None,
     }
 }
 

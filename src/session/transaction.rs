@@ -91,6 +91,7 @@ impl Transaction {
                 reply::Capabilities {
                     user: terms.passwords_are_taken(),
                     stls: false,
+                    expire: terms.expire(),
                 },
             ),
             Command::Quit => return self.quit(out),

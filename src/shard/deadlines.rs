@@ -16,6 +16,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use futures_channel::oneshot;
+
 /// How coarse deadlines are: one is met up to this much late, never early.
 pub const TICK: Duration = Duration::from_millis(250);
 
@@ -48,6 +50,33 @@ pub struct Watch {
     place: Cell<Option<Place>>,
     signal: Cell<Option<Signal>>,
     waker: RefCell<Option<Waker>>,
+    /// Where the shard's roster has it.
+    berth: Cell<Option<(usize, u64)>>,
+    challenge: RefCell<Option<Box<Challenge>>>,
+}
+
+/// The question whether a connection's client is still there.
+#[derive(Debug)]
+pub struct Challenge {
+    silence: Duration,
+    /// Hears when this is dropped.
+    _asker: oneshot::Sender<()>,
+}
+
+impl Challenge {
+    /// Whether anything was heard of the client for `silence`; `asker` is told
+    /// nothing but that the answer is over.
+    pub fn new(silence: Duration, asker: oneshot::Sender<()>) -> Challenge {
+        Challenge {
+            silence,
+            _asker: asker,
+        }
+    }
+
+    /// The time without a word after which the client counts as gone.
+    pub fn silence(&self) -> Duration {
+        self.silence
+    }
 }
 
 /// A place on the wheel.
@@ -83,6 +112,39 @@ impl Watch {
             Some(waker) => waker.clone_from(context.waker()),
             None => *waker = Some(context.waker().clone()),
         }
+    }
+
+    /// The place on the shard's roster, and the number that no other connection of
+    /// the shard has.
+    pub fn berth(&self) -> Option<(usize, u64)> {
+        self.berth.get()
+    }
+
+    /// Enters it.
+    pub fn settle(&self, key: usize, number: u64) {
+        self.berth.set(Some((key, number)));
+    }
+
+    /// Asks whether the client is still there.
+    pub fn challenge(&self, challenge: Challenge) {
+        *self.challenge.borrow_mut() = Some(Box::new(challenge));
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Answers the question, if there is one: whether the connection is to go. Where
+    /// it is, who asked hears when it has gone, and at once otherwise.
+    pub fn gives_way(&self, is_gone: impl FnOnce(Duration) -> bool) -> bool {
+        let mut challenge = self.challenge.borrow_mut();
+        let goes = challenge
+            .as_ref()
+            .is_some_and(|asked| is_gone(asked.silence()));
+        if !goes {
+            *challenge = None;
+        }
+        goes
     }
 
     /// The signal that stands, if one does.

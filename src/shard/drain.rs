@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use super::deadlines::Watch;
+use super::deadlines::{Challenge, Watch};
+use crate::conn::Takeover;
+use crate::maildrop::Berth;
 
 /// What the main thread tells a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +68,8 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     watches: RefCell<Slab<Rc<Watch>>>,
+    /// Connections entered so far.
+    entered: Cell<u64>,
     phase: Cell<Phase>,
     /// Listeners that wait for the phase to change.
     listeners: RefCell<Vec<Waker>>,
@@ -85,8 +89,12 @@ impl Roster {
         if roster.phase.get() == Phase::Closing {
             watch.shut_down();
         }
+        let key = roster.watches.borrow_mut().insert(Rc::clone(watch));
+        let number = roster.entered.get() + 1;
+        roster.entered.set(number);
+        watch.settle(key, number);
         Entry {
-            key: roster.watches.borrow_mut().insert(Rc::clone(watch)),
+            key,
             roster: Rc::clone(roster),
         }
     }
@@ -114,6 +122,16 @@ impl Roster {
         }
     }
 
+    /// Asks a connection whether its client is still there, unless it is gone by now.
+    fn challenge(&self, berth: Berth, challenge: Challenge) {
+        let watches = self.watches.borrow();
+        let watch = watches.get(berth.key);
+        let asked = watch.filter(|watch| watch.berth() == Some((berth.key, berth.number)));
+        if let Some(watch) = asked {
+            watch.challenge(challenge);
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.watches.borrow().is_empty()
     }
@@ -127,6 +145,16 @@ impl Drop for Entry {
             if let Some(waker) = waker {
                 waker.wake();
             }
+        }
+    }
+}
+
+/// Passes on what sessions of this shard are asked by others, for ever.
+pub(super) async fn pass_on(takeover: &Takeover, shard: usize, roster: &Roster) {
+    loop {
+        let asked = poll_fn(|context| takeover.poll_asked(shard, context)).await;
+        for (berth, challenge) in asked {
+            roster.challenge(berth, challenge);
         }
     }
 }

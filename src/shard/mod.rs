@@ -72,19 +72,19 @@ pub struct Plan {
 /// A shard that runs.
 pub struct Running {
     thread: glommio::ExecutorJoinHandle<io::Result<()>>,
+    pool: Pool,
 }
 
 impl Running {
-    /// Waits for the shard's end.
+    /// Waits for the shard's end, and for what its last sessions left to be done.
     ///
     /// # Errors
     ///
     /// Why it could not start, or why its ring failed.
     pub fn join(self) -> io::Result<()> {
-        match self.thread.join() {
-            Ok(result) => result,
-            Err(error) => Err(io::Error::from(error)),
-        }
+        let ended = self.thread.join();
+        self.pool.finish();
+        ended.unwrap_or_else(|error| Err(io::Error::from(error)))
     }
 }
 
@@ -96,6 +96,7 @@ impl Running {
 pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Result<Running> {
     // Before the shard is pinned: its threads are not.
     let pool = Pool::start(&format!("pool-{}", plan.number), limits::POOL_THREADS)?;
+    let own = pool.clone();
     let thread = LocalExecutorBuilder::new(Placement::Fixed(plan.cpu))
         .name(&format!("shard-{}", plan.number))
         // The ring beside glommio's moves the octets; glommio's own buffers
@@ -107,7 +108,7 @@ pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Resul
             ring::run(counters, pool, |ring| run(ring, plan, accepting))
         })
         .map_err(io::Error::from)?;
-    Ok(Running { thread })
+    Ok(Running { thread, pool: own })
 }
 
 async fn run(ring: Ring, plan: Plan, accepting: impl FnOnce()) {
@@ -129,12 +130,23 @@ async fn run(ring: Ring, plan: Plan, accepting: impl FnOnce()) {
         buffers: Buffers::default(),
     });
     let roster = Rc::new(Roster::default());
+    let passing = pass_on(ring.clone(), Rc::clone(&context), Rc::clone(&roster));
+    // Ends with the shard.
+    let _passing = ring.spawn(passing);
     for listener in plan.listeners {
         let serving = accept(Rc::clone(&context), Rc::clone(&roster), listener);
         ring.spawn(serving).detach();
     }
     accepting();
     ring.abroad(drain::obey(&plan.orders, &roster)).await;
+}
+
+/// Passes on what other sessions ask those of this shard, where they may.
+async fn pass_on(ring: Ring, context: Rc<conn::Context>, roster: Rc<Roster>) {
+    if let Some(takeover) = &context.services.takeover {
+        let passing = drain::pass_on(takeover, context.shard, &roster);
+        ring.abroad(passing).await;
+    }
 }
 
 /// Turns the wheel of deadlines whenever one is due.

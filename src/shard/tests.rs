@@ -30,7 +30,7 @@ fn services(root: &std::path::Path) -> Arc<Services> {
     Arc::new(Services {
         template: Template::parse(&template).expect("a template"),
         index: None,
-        mark_seen: false,
+        takeover: None,
         maildrops: Maildrops::new(1 << 20),
         broker: Broker::start(&options).expect("started"),
         strangers: Sparing::default(),
@@ -62,6 +62,7 @@ fn with_a_shard(services: &Arc<Services>, clients: impl FnOnce(SocketAddr) -> Ve
             idle: Duration::from_mins(10),
             login: Duration::from_mins(1),
             failure_delay: Duration::ZERO,
+            retention: None,
         }),
         services: Arc::clone(services),
         tls: None,

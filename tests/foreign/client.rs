@@ -1,6 +1,6 @@
 //! A POP3 client of a few lines, to ask two servers the same questions.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -95,6 +95,16 @@ impl Client {
         let mut rest = Vec::new();
         let read = self.stream.read_until(b'\n', &mut rest);
         assert_eq!(read.expect("a closed connection"), 0, "{rest:?}");
+    }
+
+    /// Says QUIT; what the server still says, which may be nothing if it ends.
+    pub(crate) fn end(mut self) -> Vec<u8> {
+        let mut said = Vec::new();
+        if self.stream.get_mut().write_all(b"QUIT\r\n").is_ok() {
+            // What came before a reset counts.
+            let _ = self.stream.read_to_end(&mut said);
+        }
+        said
     }
 
     /// A line without its end, which is CRLF.

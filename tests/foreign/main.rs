@@ -25,5 +25,6 @@ mod openssl;
 mod poplib;
 mod program;
 mod site;
+mod steps;
 mod syscalls;
 mod testssl;

@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 use crate::client::Client;
 use crate::dovecot::Dovecot;
 use crate::messages::{Message, odd, ordinary};
-use crate::site::{PASSWORD, Protection, Site, USER, maildir};
+use crate::site::{PASSWORD, Protection, Site, USER, free_port, maildir};
 
 /// Messages on which Dovecot counts the same octets: they end with a line end.
 fn messages() -> Vec<Message> {
@@ -160,21 +160,27 @@ fn plan(site: &Site) -> (bool, String) {
 
 /// Compares a server that runs with popcore, messages and all.
 fn verify(site: &Site, against: u16) -> (bool, String) {
+    verify_with(site, &format!("127.0.0.1:{against}"), &[])
+}
+
+fn verify_with(site: &Site, against: &str, more: &[&str]) -> (bool, String) {
     let users = site.home().join("verify");
     fs::write(&users, format!("{USER}:{PASSWORD}\n")).expect("own folder");
-    let against = format!("127.0.0.1:{against}");
     let server = format!("127.0.0.1:{}", site.port(Protection::Clear));
     let users = users.display().to_string();
-    migrate(&[
+    let mut arguments = vec![
         "verify",
         "--against",
-        &against,
-        "--server",
-        &server,
+        against,
         "--users",
         &users,
         "--content",
-    ])
+    ];
+    if !more.contains(&"--server") {
+        arguments.extend(["--server", &server]);
+    }
+    arguments.extend(more);
+    migrate(&arguments)
 }
 
 #[test]
@@ -199,6 +205,47 @@ fn a_move_from_dovecot_is_planned_and_verified_while_both_run() {
     assert!(!same && said.contains("DIFFERENT"), "{said}");
     assert!(said.contains(&format!("{count} differences")), "{said}");
     assert!(said.contains("  uidl of message 1: "), "{said}");
+    site.stop();
+}
+
+#[test]
+fn a_move_is_verified_over_tls() {
+    let site = Site::start_after(&messages(), "uidl = [\"dovecot\", \"name\"]\n", |folder| {
+        let dovecot = Dovecot::start(folder, "");
+        ask(dovecot.port());
+    });
+    let folder = site.folder().display();
+    let secured = free_port();
+    let dovecot = Dovecot::start(
+        site.folder(),
+        &format!(
+            "ssl = yes\nssl_cert = <{folder}/certificate.pem\nssl_key = <{folder}/key.pem\n\
+             service pop3-login {{\n  inet_listener pop3s {{\n    port = {secured}\n    \
+             ssl = yes\n  }}\n}}\n"
+        ),
+    );
+    let authority = site.authority().display().to_string();
+    let told = format!("{USER}: same, {} messages\n", messages().len());
+    let popcore = format!("localhost:{}", site.port(Protection::Tls));
+    for (port, tls) in [(dovecot.port(), "starttls"), (secured, "implicit")] {
+        let more = ["--tls", tls, "--authority", &authority];
+        let against = format!("localhost:{port}");
+        assert_eq!(verify_with(&site, &against, &more), (true, told.clone()));
+        let more = [
+            &more[..],
+            &["--server-tls", "implicit", "--server", &popcore],
+        ]
+        .concat();
+        assert_eq!(verify_with(&site, &against, &more), (true, told.clone()));
+        // Another name than the certificate's, and an authority that nobody knows.
+        let (same, said) = verify_with(&site, &format!("127.0.0.1:{port}"), &more);
+        assert!(
+            !same && said.contains("TLS: invalid peer certificate"),
+            "{said}"
+        );
+        let (same, said) = verify_with(&site, &against, &["--tls", tls]);
+        assert!(!same && said.contains("UnknownIssuer"), "{said}");
+    }
     site.stop();
 }
 

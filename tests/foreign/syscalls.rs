@@ -30,26 +30,37 @@ fn poll(site: &Site, messages: usize) {
 
 /// What the server asked of the kernel for files while sessions were played.
 fn traced(site: &Site, messages: usize) -> Vec<String> {
-    let output = site.home().join("trace");
-    let mut tracer = trace(site, "%file,getdents64,fcntl,read,pread64", &output);
-    for _ in 0..POLLS {
-        poll(site, messages);
-    }
-    signal(&tracer, Signal::INT);
-    tracer.wait().expect("a child");
-    let lines = BufReader::new(File::open(&output).expect("a trace")).lines();
-    let lines = lines.map(|line| line.expect("text"));
+    let lines = calls_of(site, || {
+        for _ in 0..POLLS {
+            poll(site, messages);
+        }
+    });
     let of_files = |line: &String| {
-        let call = line
-            .split_once(' ')
-            .map_or("", |(_, call)| call.trim_start());
+        let call = call_in(line);
         let lock = call.starts_with("fcntl(") && call.contains("F_OFD_SETLK");
         let ours = call.contains("mail/") || call.starts_with("getdents64(");
         // The files of certificates are looked at where something happens to them.
         let certificates = call.contains(".pem\"");
         lock || ours || (call.starts_with("statx(") && !certificates)
     };
-    lines.filter(of_files).collect()
+    lines.into_iter().filter(of_files).collect()
+}
+
+/// A line of the trace without the thread.
+fn call_in(line: &str) -> &str {
+    line.split_once(' ')
+        .map_or("", |(_, call)| call.trim_start())
+}
+
+/// All that the server asked of the kernel for files meanwhile.
+fn calls_of(site: &Site, work: impl FnOnce()) -> Vec<String> {
+    let output = site.home().join("trace");
+    let mut tracer = trace(site, "%file,getdents64,fcntl,read,pread64", &output);
+    work();
+    signal(&tracer, Signal::INT);
+    tracer.wait().expect("a child");
+    let lines = BufReader::new(File::open(&output).expect("a trace")).lines();
+    lines.map(|line| line.expect("text")).collect()
 }
 
 /// Has strace write these calls of the server's threads to a file.
@@ -187,4 +198,61 @@ fn an_idle_server_makes_no_system_call() {
     tracer.wait().expect("a child");
     idle.quit();
     site.stop();
+}
+
+#[test]
+fn a_new_message_costs_what_is_new_however_many_there_are() {
+    const NEW: usize = 5;
+    let mut costs = Vec::new();
+    for old in [100, 10_000] {
+        let site = Site::start_after(&[], "", |folder| {
+            let mail = maildir(folder);
+            for number in 0..old + NEW {
+                let (part, flags) = if number < old {
+                    ("cur", ":2,S")
+                } else {
+                    ("new", "")
+                };
+                let name = format!("17{number:08}.M1P1.host{flags}");
+                fs::write(mail.join(part).join(name), "x\n").expect("own folder");
+            }
+        });
+        let quiet = |calls: &Vec<String>| !calls.iter().any(|call| call.contains("getdents64("));
+        let at_rest = (0..PATIENCE).map(|_| traced(&site, old + NEW)).find(quiet);
+        at_rest.expect("the directories stand still");
+        let mail = maildir(site.folder());
+        let made = mail.join("tmp/1800000000.M1P1.host");
+        fs::write(&made, "x\n").expect("own folder");
+        fs::rename(&made, mail.join("new/1800000000.M1P1.host")).expect("own folder");
+        let calls = calls_of(&site, || poll(&site, old + NEW + 1));
+        let count = |part: &str| {
+            let found = calls.iter().filter(|line| call_in(line).contains(part));
+            found.count()
+        };
+        // Of messages the new one alone is opened, and new/ alone is listed: it has
+        // eight entries with those for itself and what is above.
+        assert_eq!(count("\"17"), 0, "{calls:#?}");
+        assert_eq!(count("\"1800000000.M1P1.host\""), 1, "{calls:#?}");
+        let listed = calls
+            .iter()
+            .filter(|line| call_in(line).starts_with("getdents64("));
+        let listed: Vec<&String> = listed.collect();
+        let known = |line: &&String| {
+            let entries = [NEW + 3, 0].map(|entries| format!("/* {entries} entries */"));
+            entries.iter().any(|entries| line.contains(entries))
+        };
+        assert!(
+            !listed.is_empty() && listed.iter().all(known),
+            "{listed:#?}"
+        );
+        // What was read of the index is what tells where it ends, and no more.
+        let ours = |line: &&String| {
+            let call = call_in(line);
+            !call.contains(".pem\"") && !call.contains("unfinished") && !call.contains("resumed")
+        };
+        costs.push(calls.iter().filter(ours).count());
+        site.stop();
+    }
+    let more = costs[1].abs_diff(costs[0]);
+    assert!(more <= 4, "{costs:?} calls");
 }

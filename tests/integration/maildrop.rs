@@ -174,6 +174,33 @@ fn a_connection_that_drops_deletes_nothing() {
     assert_eq!(server.mailbox("ann").names().len(), 3);
 }
 
+/// Fault "reused UIDs" (cyrus-imapd #374).
+#[test]
+fn reused_uids_a_message_that_took_a_name_is_not_taken_for_the_one_before() {
+    let site = Site::with_users(&["ann"]);
+    let mailbox = site.mailbox("ann");
+    let mut server = site.start();
+    let mut told = Vec::new();
+    for text in ["first\n", "other\n", "third\n"] {
+        mailbox.deliver("new/1.m", text);
+        let mut client = server.log_in("ann");
+        assert_eq!(client.text("RETR 1"), model::sent(text.as_bytes()));
+        told.extend(client.rows("UIDL"));
+        client.ok("DELE 1");
+        client.quit();
+        server.signal(rustix::process::Signal::TERM);
+        server.end();
+        server.restart();
+    }
+    assert_eq!(told[0], "1 1.m");
+    assert!(
+        told[1] != told[0] && told[2] != told[0] && told[1] != told[2],
+        "{told:?}"
+    );
+    mailbox.deliver("cur/1.m:2,S", "other\n");
+    assert_eq!(server.log_in("ann").rows("UIDL"), [told[1].as_str()]);
+}
+
 #[test]
 fn rset_takes_deletions_back() {
     let (server, mut client) = three_messages();

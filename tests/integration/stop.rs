@@ -144,3 +144,26 @@ fn a_login_under_way_is_drained_too() {
     client.quit();
     assert_eq!(server.end().code(), Some(0));
 }
+
+#[test]
+fn what_the_last_sessions_left_to_be_done_is_done_before_the_end() {
+    const MESSAGES: usize = 300;
+    let mut site = Site::with_users(&["ann"]);
+    site.maildrop = "mail/{user}\"\nmark_seen = true\n#\"";
+    site.mailbox("ann").fill(MESSAGES);
+    let mut server = site.start();
+    let mut client = server.log_in("ann");
+    for number in 1..=MESSAGES {
+        client.text(&format!("RETR {number}"));
+    }
+    // The second closes the session, whose messages are marked on a thread.
+    server.signal(Signal::TERM);
+    server.signal(Signal::INT);
+    assert!(server.end().success());
+    let names = server.mailbox("ann").names();
+    assert_eq!(names.len(), MESSAGES);
+    assert!(
+        names.iter().all(|name| name.starts_with("cur/")),
+        "{names:?}"
+    );
+}

@@ -41,6 +41,7 @@ impl<'s> Connection<'s> {
             idle: IDLE,
             login: LOGIN,
             failure_delay: script.setting.failure_delay,
+            retention: None,
         };
         let channel = if script.setting.tls {
             Channel::Tls

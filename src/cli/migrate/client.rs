@@ -3,8 +3,14 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sha2::{Digest as _, Sha256};
 
 /// How long a server may take over a line: as long as it takes to count a large
@@ -42,18 +48,124 @@ impl From<io::Error> for Trouble {
     }
 }
 
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Protection {
+    /// In clear text
+    None,
+    /// In TLS after STLS
+    Starttls,
+    /// In TLS from the first octet
+    Implicit,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone)]
+pub(super) struct Trust(Arc<ClientConfig>);
+
+impl Trust {
+    /// The authorities in a PEM file.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let fault = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+        let found = CertificateDer::pem_file_iter(path).map_err(|error| fault(&error))?;
+        let found: Vec<_> = found
+            .collect::<Result<_, _>>()
+            .map_err(|error| fault(&error))?;
+        let mut roots = RootCertStore::empty();
+        let (taken, _) = roots.add_parsable_certificates(found);
+        if taken == 0 {
+            return Err(fault(&"there is no certificate in it"));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| fault(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        // Both servers may have one name, and neither knows the other's tickets.
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Shakes hands with the server of that name.
+    fn secure(&self, server: &str, mut stream: TcpStream) -> Result<Stream, Trouble> {
+        let fault = |error: &dyn fmt::Display| Trouble::Refused {
+            asked: "TLS",
+            said: error.to_string(),
+        };
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| fault(&error))?;
+        let mut connection =
+            ClientConnection::new(Arc::clone(&self.0), name).map_err(|error| fault(&error))?;
+        while connection.is_handshaking() {
+            connection
+                .complete_io(&mut stream)
+                .map_err(|error| fault(&error))?;
+        }
+        Ok(Stream::Tls(Box::new(StreamOwned::new(connection, stream))))
+    }
+}
+
+/// A server, and how it is reached.
+#[derive(Clone, Copy)]
+pub(super) struct Server<'a> {
+    /// HOST:PORT
+    pub(super) address: &'a str,
+    pub(super) protection: Protection,
+    /// There where it is needed.
+    pub(super) trust: Option<&'a Trust>,
+}
+
+enum Stream {
+    Clear(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(stream) => stream.read(octets),
+            Self::Tls(stream) => stream.read(octets),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(stream) => stream.write(octets),
+            Self::Tls(stream) => stream.write(octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Clear(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 /// A session.
 pub(super) struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
     line: Vec<u8>,
 }
 
 impl Client {
     /// Connects and logs in.
-    pub(super) fn log_in(server: &str, user: &str, password: &str) -> Result<Self, Trouble> {
+    pub(super) fn log_in(server: Server<'_>, user: &str, password: &str) -> Result<Self, Trouble> {
+        let mut client = Self::connect(server)?;
+        client.ask("USER", &format!("USER {user}\r\n"))?;
+        client.ask("PASS", &format!("PASS {password}\r\n"))?;
+        Ok(client)
+    }
+
+    fn connect(server: Server<'_>) -> Result<Self, Trouble> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         let mut stream = None;
-        for address in server.to_socket_addrs()? {
+        for address in server.address.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, PATIENCE) {
                 Ok(connected) => {
                     stream = Some(connected);
@@ -66,13 +178,28 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let mut client = Self {
+        let over = |stream| Self {
             stream: BufReader::with_capacity(64 << 10, stream),
             line: Vec::new(),
         };
+        let trust = || {
+            server
+                .trust
+                .expect("authorities are read where there is TLS")
+        };
+        let mut client = match server.protection {
+            Protection::Implicit => over(trust().secure(server.address, stream)?),
+            Protection::None | Protection::Starttls => over(Stream::Clear(stream)),
+        };
         client.answer("the greeting")?;
-        client.ask("USER", &format!("USER {user}\r\n"))?;
-        client.ask("PASS", &format!("PASS {password}\r\n"))?;
+        if server.protection == Protection::Starttls {
+            client.ask("STLS", "STLS\r\n")?;
+            // What came in clear text behind the answer is nobody's.
+            let Stream::Clear(stream) = client.stream.into_inner() else {
+                unreachable!("it began in clear text");
+            };
+            client = over(trust().secure(server.address, stream)?);
+        }
         Ok(client)
     }
 
@@ -116,6 +243,7 @@ impl Client {
 
     fn ask(&mut self, asked: &'static str, line: &str) -> Result<(), Trouble> {
         self.stream.get_mut().write_all(line.as_bytes())?;
+        self.stream.get_mut().flush()?;
         self.answer(asked)
     }
 

@@ -1,7 +1,6 @@
 //! `popcore migrate plan`: for every mailbox what popcore would announce, and what it
 //! cannot keep. Exit code 1 where anything cannot be kept or read.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,11 +8,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::super::account::{Places, accounts};
 use super::super::parallel;
-use crate::auth::{self, Account, DirectoryKind};
-use crate::config::{Config, DirectoryOptions};
+use crate::auth::Account;
+use crate::config::Config;
+use crate::maildrop::OpenError;
 use crate::maildrop::plan::{Origin, Planned, plan};
-use crate::maildrop::{Location, OpenError, Template};
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArguments {
@@ -89,17 +89,12 @@ pub(super) fn run(arguments: &PlanArguments) -> ExitCode {
 
 fn find(arguments: &PlanArguments) -> Result<Vec<Found>, String> {
     let config = Config::load(&arguments.config).map_err(|errors| errors.to_string())?;
-    let template = |text: &String| {
-        Template::parse(text).map_err(|error| format!("popcore: maildrop: {error}"))
-    };
-    let mail = template(&config.maildrop.path)?;
-    let index = config.maildrop.index.as_ref().map(template).transpose()?;
+    let places = Places::of(&config)?;
     let accounts = accounts(&config, &arguments.users)?;
     let sources = &config.maildrop.uidl;
     let look = |account: &Account| Found {
         user: account.user.to_string(),
-        planned: Location::of(account.clone(), &mail, index.as_ref())
-            .and_then(|at| plan(&at, sources)),
+        planned: places.find(account).and_then(|at| plan(&at, sources)),
     };
     Ok(parallel::map(
         &accounts,
@@ -107,33 +102,6 @@ fn find(arguments: &PlanArguments) -> Result<Vec<Found>, String> {
         "mailboxes",
         look,
     ))
-}
-
-fn accounts(config: &Config, users: &[String]) -> Result<Vec<Account>, String> {
-    let directories = config.auth.directories.iter();
-    let directories = directories.map(|DirectoryOptions::PasswdFile { path }| {
-        let path = path.clone();
-        auth::DirectoryOptions {
-            kind: DirectoryKind::PasswdFile { path },
-        }
-    });
-    let directories: Vec<_> = directories.collect();
-    let all = auth::roster(&directories).map_err(|error| format!("popcore: {error}"))?;
-    if users.is_empty() {
-        return Ok(all);
-    }
-    let mut wanted: HashSet<&[u8]> = users.iter().map(String::as_bytes).collect();
-    let found = all
-        .into_iter()
-        .filter(|account| wanted.remove(account.user.as_bytes()))
-        .collect();
-    match wanted.into_iter().next() {
-        None => Ok(found),
-        Some(name) => Err(format!(
-            "popcore: no directory has a user {} with a password",
-            name.escape_ascii()
-        )),
-    }
 }
 
 fn as_text(found: &Found) -> String {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::super::parallel;
-use super::client::{Client, Trouble};
+use super::client::{Client, Protection, Server, Trouble, Trust};
 
 /// Differences of one mailbox that are told; the others are counted.
 const TOLD: usize = 20;
@@ -26,6 +26,19 @@ pub(super) struct VerifyArguments {
     /// popcore
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:110")]
     server: String,
+    /// How to speak to the earlier server
+    #[arg(long, value_enum, default_value = "none")]
+    tls: Protection,
+    /// How to speak to popcore
+    #[arg(long, value_enum, default_value = "none")]
+    server_tls: Protection,
+    /// Whose certificates are believed: PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    authority: PathBuf,
     /// Users and passwords, a line each: user:password
     #[arg(long, value_name = "FILE")]
     users: PathBuf,
@@ -98,10 +111,22 @@ pub(super) fn run(arguments: &VerifyArguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let secure = [arguments.tls, arguments.server_tls].map(|tls| tls != Protection::None);
+    let trust = if secure.contains(&true) {
+        match Trust::read(&arguments.authority) {
+            Ok(trust) => Some(trust),
+            Err(error) => {
+                eprintln!("popcore: {error}; name the servers' authority with --authority");
+                return ExitCode::FAILURE;
+            }
+        }
+    } else {
+        None
+    };
     let threads = arguments.parallel.get();
     let look = |user: &User| Found {
         user: user.name.clone(),
-        outcome: verify(arguments, user),
+        outcome: verify(arguments, trust.as_ref(), user),
     };
     let found = parallel::map(&users, threads, "mailboxes", look);
     if arguments.json {
@@ -140,17 +165,26 @@ fn read_users(path: &Path) -> Result<Vec<User>, String> {
     Ok(users)
 }
 
-fn verify(arguments: &VerifyArguments, user: &User) -> Result<Compared, String> {
-    let ask = |server: &str| {
-        ask(server, user, arguments.content).map_err(|trouble| format!("{server}: {trouble}"))
+fn verify(
+    arguments: &VerifyArguments,
+    trust: Option<&Trust>,
+    user: &User,
+) -> Result<Compared, String> {
+    let ask = |address: &str, protection| {
+        let server = Server {
+            address,
+            protection,
+            trust,
+        };
+        ask(server, user, arguments.content).map_err(|trouble| format!("{address}: {trouble}"))
     };
     // One after the other: on one Maildir they may exclude each other.
-    let earlier = ask(&arguments.against)?;
-    let now = ask(&arguments.server)?;
+    let earlier = ask(&arguments.against, arguments.tls)?;
+    let now = ask(&arguments.server, arguments.server_tls)?;
     Ok(compare(&earlier, &now))
 }
 
-fn ask(server: &str, user: &User, content: bool) -> Result<Said, Trouble> {
+fn ask(server: Server<'_>, user: &User, content: bool) -> Result<Said, Trouble> {
     let mut client = Client::log_in(server, &user.name, &user.password)?;
     let uidls = client.listing("UIDL")?;
     let octets = client.listing("LIST")?;

@@ -19,13 +19,14 @@ use super::super::belongings;
 use super::super::error::{Attempt, Cause, OpenError};
 use super::super::message::Message;
 use super::super::snapshot::Snapshot;
-use super::Contents;
+use super::{Contents, Noted};
 
 /// The name of an index beside new/ and cur/.
 const NAME: &str = "popcore.index";
 
 /// Octets of a short index that are not worth writing it anew.
-const SLACK: u64 = 4096;
+/// They hold what is remembered of messages that are gone.
+const SLACK: u64 = 16 << 10;
 
 /// An index's file as it was last read or written. Another process that appended
 /// made it longer, and one that wrote it anew gave it another inode.
@@ -110,15 +111,16 @@ impl Index {
     }
 
     /// Writes what is new since `old`, which the index holds if its position is
-    /// that of the file; all of it otherwise, or when it is time to. Tells where
-    /// the index is by then.
+    /// that of the file; all of it otherwise, and what is known of messages that are
+    /// `gone`, or when it is time to. Tells where the index is by then.
     pub(in super::super) fn save(
         &self,
         old: Option<(&Snapshot, Position)>,
         new: &Snapshot,
+        gone: &[Message<'_>],
     ) -> io::Result<Position> {
         let Some((old, position)) = old else {
-            return self.replace(&super::whole(new));
+            return self.replace(&super::whole(new, gone));
         };
         let records = super::changes(old, new);
         if records.is_empty() {
@@ -128,11 +130,67 @@ impl Index {
         // The first sum is cheap and decides nearly always.
         let small = length <= SLACK.max(new.names_len() as u64);
         if !small && length > 2 * super::least(new) + SLACK {
-            return self.replace(&super::whole(new));
+            return self.rewrite(old, new);
         }
         match self.append(position, &records)? {
             Some(position) => Ok(position),
-            None => self.replace(&super::whole(new)),
+            None => self.rewrite(old, new),
+        }
+    }
+
+    /// Writes an index anew that can be read, and keeps what it says of messages
+    /// that are gone.
+    fn rewrite(&self, old: &Snapshot, new: &Snapshot) -> io::Result<Position> {
+        let mut octets = self.octets().unwrap_or_default();
+        octets.extend(super::changes(old, new));
+        let contents = Contents::read(&octets);
+        self.replace(&super::whole(new, contents.gone()))
+    }
+
+    /// Has the index say what a session did, which began with that snapshot when the
+    /// index was `at` that position. Whoever opens the maildrop next reads it.
+    pub(in super::super) fn note(
+        &self,
+        at: Position,
+        snapshot: &Snapshot,
+        noted: &Noted<'_>,
+    ) -> io::Result<()> {
+        let records = noted.records(super::state(snapshot));
+        if self.append(at, &records)?.is_some() {
+            return Ok(());
+        }
+        // A message was counted again since.
+        let unreadable = |error: OpenError| io::Error::other(error.to_string());
+        let Some(opened) = self.open().map_err(unreadable)? else {
+            return Ok(());
+        };
+        let (octets, position) = self.read(opened).map_err(unreadable)?;
+        let contents = Contents::read(&octets);
+        let Some(state) = contents.state else {
+            return Ok(());
+        };
+        let records = noted.among(&contents.messages).records(state);
+        self.append(position, &records).map(drop)
+    }
+
+    /// Has the index remember these messages, which come back.
+    pub(in super::super) fn remember(&self, messages: &[Message<'_>]) -> io::Result<()> {
+        let unreadable = |error: OpenError| io::Error::other(error.to_string());
+        let list = super::list(messages);
+        match self.open().map_err(unreadable)? {
+            None => self.replace(&list).map(drop),
+            Some(opened) => {
+                let records = &list[super::format::HEADER..];
+                self.append(opened.position, records).map(drop)
+            }
+        }
+    }
+
+    /// All of it; nothing where there is none.
+    pub(in super::super) fn octets(&self) -> Result<Vec<u8>, OpenError> {
+        match self.open()? {
+            Some(file) => Ok(self.read(file)?.0),
+            None => Ok(Vec::new()),
         }
     }
 

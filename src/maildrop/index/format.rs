@@ -9,16 +9,19 @@
 //! or record. Kinds:
 //!
 //! ```text
-//! 1 message   8 inode | 8 octets | 8 stored | 1 marks | [4 rank] | 1 n | n name | unique-id
+//! 1 message   8 inode | 8 octets | 8 stored | 1 marks | [4 sum] | [4 rank] | [2 day] | 1 n | n name
+//!             | unique-id
 //! 2 removed   8 inode | unique name
 //! 3 retired   16 digest
 //! 4 state     new | cur | 1 trust | 4 messages | 8 octets of all | [12 newest]
+//! 5 gone      as of a message
 //! ```
 //!
 //! `new` and `cur` are 0 (unsettled), 1 (absent) or 2 and 32 octets of stamp, and
 //! `newest` is when either directory had last changed. A
-//! message's marks: 1 in cur/, 2 sendable as stored, 4 sizes from the name, 8 has
-//! a rank, and the spelling of the unique-id from 16 on.
+//! message's marks: 1 in cur/, 2 sendable as stored, 4 sizes from the name and so
+//! without a sum, 8 has a rank, 128 was retrieved that day since 1970, and the
+//! spelling of the unique-id in the three bits from 16 on.
 //!
 //! A record says of itself how long it is, so a flipped bit in a length would lose
 //! all that follows. It does not: behind a record that is damaged the next one is
@@ -27,13 +30,14 @@
 use super::super::Name;
 use super::super::announce::Digest;
 use super::super::message::{Facts, Message, Trust};
+use super::super::retention::Day;
 use super::super::snapshot::Folder;
 use super::super::stamps::{Kept, KeptFolder, Time};
 use super::super::uidl::{Form, Packed};
 
 const MAGIC: &[u8; 12] = b"popcore.idx\n";
 /// The version that is written, and the only one that is read.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// Octets of the header.
 pub(super) const HEADER: usize = 20;
 const MARKER: u8 = 0xa7;
@@ -44,12 +48,15 @@ const MESSAGE: u8 = 1;
 const REMOVED: u8 = 2;
 const RETIRED: u8 = 3;
 const STATE: u8 = 4;
+const GONE: u8 = 5;
 
 const IN_CUR: u8 = 1;
 const VERBATIM: u8 = 1 << 1;
 const STATED: u8 = 1 << 2;
 const RANKED: u8 = 1 << 3;
 const FORM: u32 = 4;
+const FORMS: u8 = 7;
+const RETRIEVED: u8 = 1 << 7;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,8 @@ pub(super) enum Record<'a> {
     Retired(Digest),
     /// All records before this one together are the maildrop's messages.
     State(State),
+    /// A message is gone, and this is what it was.
+    Gone(Message<'a>),
 }
 
 /// What was true of the whole maildrop when it was last listed.
@@ -110,7 +119,9 @@ pub(super) fn read_header(octets: &[u8]) -> Header {
 /// Octets that a message's record takes.
 pub(super) fn message_len(message: &Message<'_>) -> usize {
     let rank = if message.rank.is_some() { 4 } else { 0 };
-    FRAME + 26 + rank + message.name.len() + message.uidl.octets().len()
+    let sum = if message.facts.sum.is_some() { 4 } else { 0 };
+    let day = if message.retrieved.is_some() { 2 } else { 0 };
+    FRAME + 26 + sum + rank + day + message.name.len() + message.uidl.octets().len()
 }
 
 pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
@@ -120,10 +131,11 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
         Record::Removed { .. } => REMOVED,
         Record::Retired(_) => RETIRED,
         Record::State(_) => STATE,
+        Record::Gone(_) => GONE,
     };
     out.extend_from_slice(&[MARKER, kind, 0, 0]);
     match record {
-        Record::Message(message) => write_message(message, out),
+        Record::Message(message) | Record::Gone(message) => write_message(message, out),
         Record::Removed { unique, inode } => {
             out.extend_from_slice(&inode.to_le_bytes());
             out.extend_from_slice(unique);
@@ -146,12 +158,19 @@ fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
     out.push(
         mark(message.folder == Folder::Cur, IN_CUR)
             | mark(facts.verbatim, VERBATIM)
-            | mark(facts.stated, STATED)
+            | mark(facts.are_stated(), STATED)
             | mark(message.rank.is_some(), RANKED)
+            | mark(message.retrieved.is_some(), RETRIEVED)
             | message.uidl.form().to_bits() << FORM,
     );
+    if let Some(sum) = facts.sum {
+        out.extend_from_slice(&sum.to_le_bytes());
+    }
     if let Some(rank) = message.rank {
         out.extend_from_slice(&rank.to_le_bytes());
+    }
+    if let Some(day) = message.retrieved {
+        out.extend_from_slice(&day.get().to_le_bytes());
     }
     out.push(u8::try_from(message.name.len()).expect("a name is bounded"));
     out.extend_from_slice(message.name);
@@ -214,6 +233,7 @@ pub(super) fn read(octets: &[u8]) -> Option<(Record<'_>, usize)> {
         }
         RETIRED => Record::Retired(fields.0.try_into().ok()?),
         STATE => Record::State(fields.state()?),
+        GONE => Record::Gone(fields.message()?),
         _ => return None,
     };
     Some((record, FRAME + length))
@@ -258,15 +278,25 @@ impl<'a> Fields<'a> {
         let octets = self.u64()?;
         let stored = self.u64()?;
         let marks = self.u8()?;
+        let sum = if marks & STATED == 0 {
+            Some(self.u32()?)
+        } else {
+            None
+        };
         let rank = if marks & RANKED == 0 {
             None
         } else {
             Some(self.u32()?)
         };
+        let retrieved = if marks & RETRIEVED == 0 {
+            None
+        } else {
+            Some(Day::new(self.chunk().map(u16::from_le_bytes)?)?)
+        };
         let length = self.u8()?;
         let name = self.take(usize::from(length))?;
         Name::parse(name)?;
-        let uidl = Packed::new(Form::from_bits(marks >> FORM)?, self.0)?;
+        let uidl = Packed::new(Form::from_bits(marks >> FORM & FORMS)?, self.0)?;
         if uidl.form() == Form::Name
             && !super::super::uidl::is_announceable(super::super::message::unique(name))
         {
@@ -284,10 +314,11 @@ impl<'a> Fields<'a> {
                 octets,
                 stored,
                 verbatim: marks & VERBATIM != 0,
-                stated: marks & STATED != 0,
+                sum,
             },
             rank,
             uidl,
+            retrieved,
         })
     }
 

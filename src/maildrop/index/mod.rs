@@ -10,9 +10,14 @@
 //! written under the maildrop's lock, each change with one write, and written anew
 //! in a file that takes its place once it has become twice as long as it need be.
 //!
-//! **Crashes.** Nothing has to be written when messages are removed or delivered:
-//! either changes the stamps, and an index whose stamps are not those of the
-//! directories is taken for what it is, a memory of names, sizes and unique-ids.
+//! **Crashes.** Nothing has to be written when messages are delivered, or removed by
+//! others: either changes the stamps, and an index whose stamps are not those of the
+//! directories is taken for what it is, a memory of names, sizes and unique-ids. What
+//! a session removes is noted before that, with a state that holds for no directory
+//! from which something was to be removed: the next login lists it, and what is found
+//! there after all has its unique-id as before. So are the last messages remembered
+//! that are gone, because no other one may be announced as they were, not even one
+//! that was given name and inode of one of them.
 //! A write that was cut off leaves a tail that no checksum fits, which is cut off
 //! with the next write. A new index takes the old one's name only when all of it
 //! is on the disk. So there is no order of steps in which it could lie.
@@ -32,8 +37,10 @@ use std::fmt;
 use super::announce::Digest;
 use super::message::{Message, Trust};
 use super::name::{self, Moment};
+use super::retention::Day;
 use super::snapshot::{Folder, Snapshot, Table};
-use super::stamps::{Kept, Time};
+use super::stamps::{Kept, KeptFolder, Time};
+use crate::limits;
 
 pub(super) use file::{Index, Position};
 use format::{Header, Record, State};
@@ -42,6 +49,8 @@ use format::{Header, Record, State};
 #[derive(Debug)]
 pub struct Contents<'a> {
     messages: Vec<Message<'a>>,
+    /// Those that went, as far as they are still in there, oldest first.
+    gone: Vec<Message<'a>>,
     retired: Vec<Digest>,
     /// There where it is true of all the others.
     state: Option<State>,
@@ -135,6 +144,7 @@ impl<'a> Contents<'a> {
             Header::Version(version) => {
                 return Self {
                     messages: Vec::new(),
+                    gone: Vec::new(),
                     retired: Vec::new(),
                     state: None,
                     damage: Some(Damage::Version(version)),
@@ -182,6 +192,9 @@ impl<'a> Contents<'a> {
         for message in &self.messages {
             format::write(&Record::Message(*message), &mut out);
         }
+        for message in &self.gone {
+            format::write(&Record::Gone(*message), &mut out);
+        }
         for digest in &self.retired {
             format::write(&Record::Retired(*digest), &mut out);
         }
@@ -216,6 +229,12 @@ impl<'a> Contents<'a> {
     pub(super) fn retired(&self) -> Box<[Digest]> {
         self.retired.as_slice().into()
     }
+
+    /// Messages that were announced and went: their unique-ids are those of no
+    /// other message, and theirs again should they come back.
+    pub(super) fn gone(&self) -> &[Message<'a>] {
+        &self.gone
+    }
 }
 
 /// Which message a record is about.
@@ -227,6 +246,7 @@ struct Replay<'a> {
     table: Vec<Message<'a>>,
     /// What became of others since: `None` for those that are gone.
     changes: HashMap<Key<'a>, Option<Message<'a>>>,
+    gone: Vec<Message<'a>>,
     retired: Vec<Digest>,
     /// The last record, if it is one.
     state: Option<State>,
@@ -238,6 +258,7 @@ impl<'a> Replay<'a> {
         Self {
             table: Vec::with_capacity(messages),
             changes: HashMap::new(),
+            gone: Vec::new(),
             retired: Vec::new(),
             state: None,
             states: false,
@@ -275,6 +296,12 @@ impl<'a> Replay<'a> {
             Record::Removed { unique, inode } => {
                 self.changes.insert((inode, unique), None);
             }
+            Record::Gone(message) => {
+                if self.states {
+                    self.changes.insert((message.inode, message.unique()), None);
+                }
+                self.gone.push(message);
+            }
             Record::Retired(digest) => self.retired.push(digest),
             Record::State(state) => {
                 self.state = Some(state);
@@ -300,11 +327,23 @@ impl<'a> Replay<'a> {
         });
         Contents {
             messages,
+            gone: last_of_each(self.gone),
             retired: self.retired,
             state: self.state,
             damage: (!whole).then_some(Damage::Missing),
         }
     }
+}
+
+/// Those that went, each as it was when it last did.
+fn last_of_each(gone: Vec<Message<'_>>) -> Vec<Message<'_>> {
+    let mut known = HashSet::new();
+    let latest = gone.into_iter().rev();
+    let mut kept: Vec<Message<'_>> = latest
+        .filter(|message| known.insert((message.unique(), message.uidl.octets())))
+        .collect();
+    kept.reverse();
+    kept
 }
 
 fn merge<'a>(table: Vec<Message<'a>>, added: Vec<Message<'a>>) -> Vec<Message<'a>> {
@@ -341,12 +380,25 @@ fn compare(a: &Message<'_>, b: &Message<'_>) -> Ordering {
     })
 }
 
-/// An index of a whole maildrop.
-fn whole(snapshot: &Snapshot) -> Vec<u8> {
+/// A list of messages that went, which has the form of an index.
+pub(super) fn list(gone: &[Message<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    format::write_header(&mut out);
+    for message in gone {
+        format::write(&Record::Gone(*message), &mut out);
+    }
+    out
+}
+
+/// An index of a whole maildrop, and of messages that are gone.
+fn whole(snapshot: &Snapshot, gone: &[Message<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(snapshot.names_len() + 40 * snapshot.len() + 256);
     format::write_header(&mut out);
     for message in snapshot.messages() {
         format::write(&Record::Message(message), &mut out);
+    }
+    for message in &gone[gone.len().saturating_sub(limits::GONE_MESSAGES)..] {
+        format::write(&Record::Gone(*message), &mut out);
     }
     for digest in &*snapshot.knowledge().retired {
         format::write(&Record::Retired(*digest), &mut out);
@@ -358,7 +410,7 @@ fn whole(snapshot: &Snapshot) -> Vec<u8> {
 /// The records that make an index of `old` one of `new`: none, if it is.
 fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
     // Who is gone comes first: a message whose place in the order changed is both.
-    let (mut gone, mut there) = (Vec::new(), Vec::new());
+    let (mut left, mut there) = (Vec::new(), Vec::new());
     let (mut ours, mut theirs) = (old.messages().peekable(), new.messages().peekable());
     loop {
         let order = match (ours.peek(), theirs.peek()) {
@@ -371,8 +423,7 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
         let now = if order.is_ge() { theirs.next() } else { None };
         match (before, now) {
             (Some(message), None) => {
-                let (unique, inode) = (message.unique(), message.inode);
-                format::write(&Record::Removed { unique, inode }, &mut gone);
+                left.push(message);
             }
             (before, Some(message)) if before != Some(message) => {
                 format::write(&Record::Message(message), &mut there);
@@ -380,6 +431,7 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
             _ => {}
         }
     }
+    let mut gone = departure(&left);
     gone.append(&mut there);
     let known: HashSet<&Digest> = old.knowledge().retired.iter().collect();
     for digest in &*new.knowledge().retired {
@@ -391,6 +443,84 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
         format::write(&Record::State(state(new)), &mut gone);
     }
     gone
+}
+
+/// The records of messages that are there no more. Those that cannot be remembered
+/// because there are too many are only struck out.
+fn departure(left: &[Message<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let first_kept = left.len().saturating_sub(limits::GONE_MESSAGES);
+    for (at, message) in left.iter().enumerate() {
+        let (unique, inode) = (message.unique(), message.inode);
+        if at < first_kept {
+            format::write(&Record::Removed { unique, inode }, &mut out);
+        } else {
+            format::write(&Record::Gone(*message), &mut out);
+        }
+    }
+    out
+}
+
+/// What a session did to messages that the index knows.
+pub(super) struct Noted<'a> {
+    /// Those that it fetched, with the day.
+    pub(super) retrieved: Vec<Message<'a>>,
+    /// Those that are about to be removed.
+    pub(super) gone: Vec<Message<'a>>,
+}
+
+impl<'a> Noted<'a> {
+    /// The same of what another index knows, and nothing of what it does not know.
+    fn among<'b>(&self, known: &[Message<'b>]) -> Noted<'b> {
+        let keys = |messages: &[Message<'a>]| -> HashMap<Key<'a>, Option<Day>> {
+            let key = |message: &Message<'a>| (message.inode, message.unique());
+            messages.iter().map(|m| (key(m), m.retrieved)).collect()
+        };
+        let find = |wanted: &[Message<'a>]| {
+            let wanted = keys(wanted);
+            let found = known.iter().filter_map(|message| {
+                let retrieved = *wanted.get(&(message.inode, message.unique()))?;
+                Some(Message {
+                    retrieved,
+                    ..*message
+                })
+            });
+            found.collect()
+        };
+        Noted {
+            retrieved: find(&self.retrieved),
+            gone: find(&self.gone),
+        }
+    }
+
+    /// The records that say so. Directories from which something is removed are to be
+    /// listed before anything is believed of them: should some of it stay, it is
+    /// found there, and is what it was.
+    fn records(&self, before: State) -> Vec<u8> {
+        let mut out = Vec::new();
+        for message in &self.retrieved {
+            format::write(&Record::Message(*message), &mut out);
+        }
+        out.append(&mut departure(&self.gone));
+        let from = |folder| self.gone.iter().any(|message| message.folder == folder);
+        let octets = self.gone.iter().map(|message| message.facts.octets);
+        let mut kept = before.kept;
+        if from(Folder::New) {
+            kept.new = KeptFolder::Unsettled;
+        }
+        if from(Folder::Cur) {
+            kept.cur = KeptFolder::Unsettled;
+        }
+        let gone = u32::try_from(self.gone.len()).expect("bounded by limits");
+        let state = State {
+            kept,
+            messages: before.messages.saturating_sub(gone),
+            octets: octets.fold(before.octets, u64::saturating_sub),
+            ..before
+        };
+        format::write(&Record::State(state), &mut out);
+        out
+    }
 }
 
 /// One message as it is by now, and the state again, if the index has both.

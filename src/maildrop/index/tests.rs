@@ -4,6 +4,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::super::message::Facts;
+use super::super::retention::Day;
 use super::super::snapshot::Knowledge;
 use super::super::stamps::Standing;
 use super::super::uidl::{self, Packed};
@@ -17,6 +18,7 @@ struct Owned {
     inode: u64,
     facts: Facts,
     rank: Option<u32>,
+    retrieved: Option<Day>,
     uidl: String,
 }
 
@@ -32,6 +34,7 @@ impl Owned {
             facts: self.facts,
             rank: self.rank,
             uidl: Packed::new(form, &packed).expect("a unique-id"),
+            retrieved: self.retrieved,
         })
     }
 }
@@ -73,7 +76,10 @@ fn message() -> impl Strategy<Value = Owned> {
     ];
     let sizes = prop_oneof![0..10_000_u64, Just(u64::from(u32::MAX)), Just(1 << 40)];
     let facts = (sizes, any::<bool>(), any::<bool>());
-    let rank = proptest::option::of(0..6_u32);
+    let rank = (
+        proptest::option::of(0..6_u32),
+        proptest::option::of(any::<u16>()),
+    );
     (
         name,
         any::<bool>(),
@@ -83,7 +89,7 @@ fn message() -> impl Strategy<Value = Owned> {
         proptest::option::of(uidl),
     )
         .prop_map(
-            |(name, cur, inode, (octets, verbatim, stated), rank, uidl)| Owned {
+            |(name, cur, inode, (octets, verbatim, summed), (rank, day), uidl)| Owned {
                 uidl: uidl.unwrap_or_else(|| name.split(':').next().expect("something").to_owned()),
                 name,
                 folder: if cur { Folder::Cur } else { Folder::New },
@@ -92,9 +98,10 @@ fn message() -> impl Strategy<Value = Owned> {
                     octets,
                     stored: octets,
                     verbatim,
-                    stated,
+                    sum: summed.then_some(7),
                 },
                 rank,
+                retrieved: day.and_then(Day::new),
             },
         )
 }
@@ -126,17 +133,17 @@ proptest! {
             }
             let now = snapshot(&messages, retired.clone());
             match &before {
-                None => file = whole(&now),
+                None => file = whole(&now, &[]),
                 Some(before) => file.extend(changes(before, &now)),
             }
             same(&Contents::read(&file), &now);
             prop_assert!(changes(&now, &now).is_empty());
             // Said again, it is the same and shorter.
             let again = Contents::read(&file).to_octets();
-            prop_assert!(again.len() <= file.len().max(whole(&now).len()));
+            prop_assert!(again.len() <= file.len().max(whole(&now, &[]).len()));
             same(&Contents::read(&again), &now);
             let at_least = least(&now);
-            let whole = whole(&now).len() as u64;
+            let whole = whole(&now, &[]).len() as u64;
             prop_assert!(whole <= at_least + 64 && at_least <= whole + 128);
             before = Some(now);
         }
@@ -159,9 +166,10 @@ fn three() -> (Snapshot, Vec<u8>) {
             octets: 10,
             stored: 9,
             verbatim: false,
-            stated: false,
+            sum: Some(3),
         },
         rank: None,
+        retrieved: None,
         uidl: uidl.to_owned(),
     };
     let first = [
@@ -173,7 +181,7 @@ fn three() -> (Snapshot, Vec<u8>) {
         snapshot(&first, vec![[7; 16]]),
         snapshot(&all, vec![[7; 16]]),
     );
-    let mut file = whole(&before);
+    let mut file = whole(&before, &[]);
     file.extend(changes(&before, &after));
     (after, file)
 }

@@ -14,10 +14,12 @@ use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::auth::UserName;
 use crate::limits;
 
 mod place;
@@ -25,7 +27,37 @@ mod range;
 
 pub(super) use place::{Held, LockPlace, LockPlaces};
 
-type Part = Mutex<HashMap<Arc<Path>, Instant>>;
+type Holds = HashMap<Arc<Path>, Hold>;
+type Part = Mutex<Holds>;
+
+/// A maildrop that is held.
+#[derive(Debug)]
+struct Hold {
+    since: Instant,
+    by: Option<Box<Holder>>,
+}
+
+/// Who has a maildrop, where that was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Whose session it is.
+    pub user: UserName,
+    /// The client's address.
+    pub from: IpAddr,
+    /// Where the session is.
+    pub berth: Berth,
+}
+
+/// A session's place in the process, which no other session ever has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Berth {
+    /// The shard.
+    pub shard: usize,
+    /// The place on that shard's roster.
+    pub key: usize,
+    /// How many had come to the shard by then.
+    pub number: u64,
+}
 
 /// The maildrops that sessions of this process hold. Cloning shares the table.
 #[derive(Clone, Debug)]
@@ -40,7 +72,7 @@ struct Table {
 }
 
 impl Table {
-    fn part(&self, key: &Path) -> MutexGuard<'_, HashMap<Arc<Path>, Instant>> {
+    fn part(&self, key: &Path) -> MutexGuard<'_, Holds> {
         let hash = self.hasher.hash_one(key);
         let index = usize::try_from(hash % self.parts.len() as u64).expect("below a length");
         // Every operation under the mutex leaves the map whole.
@@ -68,9 +100,14 @@ impl LockTable {
     pub fn try_lock(&self, key: impl Into<Arc<Path>>) -> Result<LockGuard, InUse> {
         let key = key.into();
         match self.table.part(&key).entry(Arc::clone(&key)) {
-            Entry::Occupied(held) => Err(InUse { since: *held.get() }),
+            Entry::Occupied(held) => Err(InUse {
+                since: held.get().since,
+            }),
             Entry::Vacant(free) => {
-                free.insert(Instant::now());
+                free.insert(Hold {
+                    since: Instant::now(),
+                    by: None,
+                });
                 Ok(LockGuard {
                     table: Arc::clone(&self.table),
                     key,
@@ -78,6 +115,12 @@ impl LockTable {
                 })
             }
         }
+    }
+
+    /// Who has the maildrop at a canonical path, if that was said.
+    pub fn holder(&self, key: &Path) -> Option<Holder> {
+        let part = self.table.part(key);
+        part.get(key)?.by.as_deref().cloned()
     }
 
     /// How many maildrops are locked.
@@ -110,6 +153,13 @@ impl LockGuard {
     pub(super) fn with(mut self, file: Option<Held>) -> Self {
         self.file = file;
         self
+    }
+
+    /// Says whose hold this is.
+    pub fn identify(&self, holder: Holder) {
+        if let Some(held) = self.table.part(&self.key).get_mut(&*self.key) {
+            held.by = Some(Box::new(holder));
+        }
     }
 
     /// Whether letting go may have to wait for a file server: then it is not for a

@@ -2,7 +2,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::super::index::Noted;
+use super::super::update::Departure;
 use super::*;
+use crate::limits;
 
 fn maildrop() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -130,7 +133,7 @@ fn an_index_grows_with_what_is_new_and_is_made_anew_in_time() {
         longest = longest.max(index.len());
         files.insert(index.ino());
     }
-    assert!(longest < 8192, "{longest} octets for one message");
+    assert!(longest < 17 << 10, "{longest} octets for one message");
     assert_eq!(octets(&reopened(&path).1), [3]);
     assert_eq!(maildrops.counters().damaged(), 0);
 }
@@ -166,7 +169,7 @@ fn a_damaged_index_is_mended_once() {
     let mut flipped = good.clone();
     flipped[40] ^= 4;
     let mut version = good.clone();
-    version[12] = 2;
+    version[12] = 9;
     let forms: [&[u8]; 5] = [
         &[],
         &good[..good.len() - 7],
@@ -396,4 +399,150 @@ fn ordinary_mail_of_the_same_size_is_no_mass_change() {
         assert_eq!(report.failed, None);
     }
     assert_eq!(maildrops.counters().guarded(), 0);
+}
+
+fn numbers(snapshot: &Snapshot) -> impl Iterator<Item = MessageNumber> + use<> {
+    (1..).map_while(MessageNumber::new).take(snapshot.len())
+}
+
+/// Logs in, deletes everything, and tells how it was announced.
+fn fetch_and_delete(maildrops: &Maildrops, at: &Location) -> Vec<String> {
+    let opened = maildrops.open(at).expect("it opens");
+    let told = announced(&opened.snapshot);
+    let marked: Vec<MessageNumber> = numbers(&opened.snapshot).collect();
+    let departure = Departure::Quit(&marked);
+    let fetched = std::collections::BTreeSet::new();
+    let report = maildrops.update(&opened.snapshot, &fetched, departure, SystemTime::now());
+    assert_eq!(report.failed, None);
+    told
+}
+
+/// Fault "reused UIDs" (cyrus-imapd #374): a client takes a message that is
+/// announced like one it has for that one, and never fetches it.
+#[test]
+fn reused_uids_another_text_under_the_name_of_a_message_that_went() {
+    let (_folder, path) = maildrop();
+    let (at, name) = (Location::beside(&path), path.join("new/1.a"));
+    let maildrops = Maildrops::new(1 << 20);
+    let mut told = fetch_and_delete(&maildrops, &at);
+    assert_eq!(told, ["1.a"]);
+    // As long as the first, so that only what they say tells them apart.
+    for text in ["b\n", "c\n", "d\n"] {
+        fs::write(&name, text).expect("a message");
+        let now = if text == "c\n" {
+            // As well after a restart, and whoever removes it.
+            let now = announced(&reopened(&path).1);
+            fs::remove_file(&name).expect("a message");
+            assert!(announced(&reopened(&path).1).is_empty());
+            now
+        } else {
+            fetch_and_delete(&maildrops, &at)
+        };
+        assert!(now.iter().all(|uidl| !told.contains(uidl)), "{now:?}");
+        told.extend(now);
+    }
+    // Each is announced as it was when it comes back from a backup.
+    for (text, uidl) in ["a\n", "b\n", "c\n", "d\n"].into_iter().zip(&told) {
+        fs::write(&name, text).expect("a message");
+        assert_eq!(fetch_and_delete(&maildrops, &at), [uidl.as_str()]);
+    }
+    assert_eq!(maildrops.counters().damaged(), 0);
+}
+
+/// The same with the file's inode, which file systems hand out again.
+#[test]
+fn reused_uids_another_text_under_name_and_inode_of_a_message_that_went() {
+    let (folder, path) = maildrop();
+    let at = Location::beside(&path);
+    let (name, other) = (path.join("new/1.a"), folder.path().join("other"));
+    fs::hard_link(&name, &other).expect("a link");
+    let maildrops = Maildrops::new(1 << 20);
+    assert_eq!(fetch_and_delete(&maildrops, &at), ["1.a"]);
+    fs::write(&other, "longer\n").expect("a message");
+    fs::rename(&other, &name).expect("a message");
+    let opened = maildrops.open(&at).expect("it opens");
+    assert_eq!(octets(&opened.snapshot), [8]);
+    assert_ne!(announced(&opened.snapshot), ["1.a"]);
+}
+
+#[test]
+fn reused_uids_within_one_pause_between_sessions() {
+    let (_folder, path) = maildrop();
+    let (maildrops, before) = reopened(&path);
+    fs::write(path.join("new/2.b"), "b\n").expect("a message");
+    for (name, text) in [("new/1.a", "x\n"), ("new/2.b", "y\n")] {
+        let made = path.join("made");
+        fs::write(&made, text).expect("a message");
+        fs::rename(&made, path.join(name)).expect("a message");
+    }
+    let opened = maildrops.open(&Location::beside(&path)).expect("no mass");
+    let after = announced(&opened.snapshot);
+    drop(opened);
+    assert_eq!(after[1], "2.b", "nobody was told of another one");
+    assert!(!announced(&before).contains(&after[0]), "{after:?}");
+    assert_eq!(announced(&reopened(&path).1), after);
+}
+
+/// Fault "UIDL without uidvalidity" (James): numbers that begin anew stand for
+/// other messages.
+#[test]
+fn uidl_without_uidvalidity_numbers_of_another_incarnation_are_not_taken() {
+    let (_folder, path) = maildrop();
+    let at = Location::beside(&path);
+    let sources = || Sources::parse(["dovecot:%u"]).expect("sources");
+    let list = |validity: u32, name: &str| {
+        let list = format!("3 V{validity} N2\n1 :{name}\n");
+        fs::write(path.join("dovecot-uidlist"), list).expect("a list");
+    };
+    list(7, "1.a");
+    let maildrops = Maildrops::new(1 << 20).with_sources(sources());
+    assert_eq!(fetch_and_delete(&maildrops, &at), ["1"]);
+    list(8, "9999999999.b");
+    fs::write(path.join("new/9999999999.b"), "b\n").expect("a message");
+    let opened = maildrops.open(&at).expect("it opens");
+    assert_eq!(announced(&opened.snapshot), ["9999999999.b"]);
+}
+
+#[test]
+fn as_many_are_remembered_as_limits_say_and_an_index_does_not_outgrow_them() {
+    let (_folder, path) = maildrop();
+    let at = Location::beside(&path);
+    let maildrops = Maildrops::new(1 << 20);
+    let most = limits::GONE_MESSAGES;
+    for round in 0..6 {
+        for n in 0..most {
+            fs::write(path.join(format!("new/{round}.{n:03}")), "x\n").expect("a message");
+        }
+        fetch_and_delete(&maildrops, &at);
+    }
+    drop(maildrops.open(&at).expect("it opens"));
+    let index = fs::read(path.join(INDEX)).expect("an index");
+    assert!(index.len() < 24 << 10, "{} octets", index.len());
+    let contents = Contents::read(&index);
+    assert_eq!(contents.damage(), None);
+    assert!((most..4 * most).contains(&contents.gone().len()));
+    let last = contents.gone().last().expect("many");
+    assert_eq!(last.unique(), format!("5.{:03}", most - 1).as_bytes());
+}
+
+#[test]
+fn a_server_that_ends_before_it_removes_what_it_noted_has_removed_nothing() {
+    let (_folder, path) = migrated();
+    let at = Location::beside(&path);
+    let opened = dovecot_first().open(&at).expect("it opens");
+    let before = announced(&opened.snapshot);
+    let all: Vec<Message<'_>> = opened.snapshot.messages().collect();
+    let position = indexed(&opened.snapshot).expect("there is one");
+    let index = Index::beside(&path);
+    let noted = Noted {
+        retrieved: Vec::new(),
+        gone: all[..2].to_vec(),
+    };
+    let written = index.note(position, &opened.snapshot, &noted);
+    written.expect("it can be written");
+    drop(opened);
+    fs::remove_file(path.join("dovecot-uidlist")).expect("a list");
+    let (maildrops, after) = reopened(&path);
+    assert_eq!(announced(&after), before, "in the same order");
+    assert_eq!(maildrops.counters().damaged(), 0);
 }
