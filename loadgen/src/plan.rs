@@ -64,6 +64,8 @@ pub struct Plan {
     pub close: Close,
     /// Sessions at a time; open loop: the most.
     pub sessions: usize,
+    /// The most of those that misbehave, beside them.
+    pub chaotic_sessions: usize,
     /// How long sessions are begun, or held.
     pub duration: Duration,
     /// Threads, at most `sessions`.
@@ -113,6 +115,10 @@ impl Plan {
         if mix.holds() && open {
             return Err("idle sessions have no rate: leave --rate and --find-max out".to_owned());
         }
+        let chaos = chaos(args)?;
+        if mix.holds() && chaos.is_some() {
+            return Err("idle sessions are quiet: leave --chaos out".to_owned());
+        }
         let source = match &args.users.maildir {
             Some(template) => Some(Source::read(template, &logins)?),
             None => None,
@@ -124,6 +130,11 @@ impl Plan {
         });
         let deliver = args.users.deliver.as_deref().map(deliveries).transpose()?;
         let sources = sources(address.ip(), mix.holds(), sessions);
+        let threads = threads.clamp(1, sessions);
+        let chaotic_sessions = match chaos {
+            Some(_) => chaotic_sessions(open, sessions, logins.len(), threads)?,
+            None => 0,
+        };
         Ok(Self {
             target: address,
             duration: match &load {
@@ -137,7 +148,7 @@ impl Plan {
                 tls: args.link.tls,
                 source,
             }),
-            chaos: chaos(args)?,
+            chaos,
             tls: tls(args, name)?,
             header: args.link.proxy.map(|version| Header {
                 version,
@@ -145,7 +156,8 @@ impl Plan {
             }),
             close: args.link.close,
             sessions,
-            threads: threads.clamp(1, sessions),
+            chaotic_sessions,
+            threads,
             logins,
             choice: args.users.choose,
             deliver,
@@ -204,6 +216,30 @@ fn enough(sessions: usize, users: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// The most sessions that misbehave at a time: four hundred half-open ones a second
+/// for the ten seconds that each stays.
+const MOST_CHAOTIC: usize = 4_096;
+
+/// Sessions that misbehave have places and users beside those of the others, whose
+/// number is not theirs to change. In an open loop all have what users there are,
+/// and so the others keep half of them.
+fn chaotic_sessions(
+    open: bool,
+    sessions: usize,
+    users: usize,
+    threads: usize,
+) -> Result<usize, String> {
+    let beside = if open { users / 2 } else { users - sessions };
+    if beside < threads {
+        return Err(format!(
+            "--chaos needs users of its own, one for each of {threads} threads at the least: \
+             {users} users for {sessions} sessions are too few; name more with --users"
+        ));
+    }
+    let places = most_sessions().saturating_sub(sessions).max(threads);
+    Ok(beside.min(MOST_CHAOTIC).min(places))
+}
+
 fn mix(args: &RunArgs) -> Result<Mix, String> {
     let (messages, pipelining) = (args.messages, args.pipelining);
     match (&args.profile, &args.mix, &args.scenario) {
@@ -225,6 +261,9 @@ fn share(name: &str, value: f64) -> Result<f64, String> {
 
 fn chaos(args: &RunArgs) -> Result<Option<Misconduct>, String> {
     let share = share("--chaos", args.chaos)?;
+    if share >= 1.0 {
+        return Err("--chaos 1: leaves no session to measure; it is below 1".to_owned());
+    }
     let kinds = if args.chaos_kinds.is_empty() {
         Chaos::value_variants().to_vec()
     } else {
