@@ -112,12 +112,9 @@ impl Plan {
         });
         enough(sessions, logins.len())?;
         let mix = mix(args)?;
-        if mix.holds() && open {
-            return Err("idle sessions have no rate: leave --rate and --find-max out".to_owned());
-        }
         let chaos = chaos(args)?;
-        if mix.holds() && chaos.is_some() {
-            return Err("idle sessions are quiet: leave --chaos out".to_owned());
+        if mix.holds() {
+            quiet(open, chaos.is_some())?;
         }
         let source = match &args.users.maildir {
             Some(template) => Some(Source::read(template, &logins)?),
@@ -214,6 +211,15 @@ fn enough(sessions: usize, users: usize) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Idle sessions are only held.
+fn quiet(open: bool, chaos: bool) -> Result<(), String> {
+    match (open, chaos) {
+        (true, _) => Err("idle sessions have no rate: leave --rate and --find-max out".to_owned()),
+        (false, true) => Err("idle sessions are quiet: leave --chaos out".to_owned()),
+        (false, false) => Ok(()),
+    }
 }
 
 /// The most sessions that misbehave at a time: four hundred half-open ones a second

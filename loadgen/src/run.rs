@@ -95,14 +95,7 @@ pub fn run(
     view: View,
 ) -> Result<Outcome, String> {
     raise_descriptors(plan.sessions + plan.chaotic_sessions)?;
-    let server = match watched {
-        None => None,
-        Some(watched) => {
-            let observation = Observation::begin(watched)?;
-            let before = observation.memory()?;
-            Some((observation, before))
-        }
-    };
+    let server = watched.map(observe).transpose()?;
     let shared = Shared::default();
     interrupt.defer();
     let own_before = own_cpu();
@@ -158,6 +151,13 @@ pub fn run(
     audit(plan, &mut outcome, interrupt)?;
     outcome.interrupted = interrupt.wished();
     Ok(outcome)
+}
+
+/// Begins to measure the server, and says what memory it has.
+fn observe(watched: &Watched) -> Result<(Observation, Memory), String> {
+    let observation = Observation::begin(watched)?;
+    let before = observation.memory()?;
+    Ok((observation, before))
 }
 
 /// What the server used, once the run is over.
