@@ -55,7 +55,7 @@ random, QUIT. The README has all profiles and the language of --scenario files.
 
 Exit codes: 0 every session ended as it should; 1 something did not; 2 the arguments are wrong;
 3 the generator fell behind its schedule, so that the figures are not the server's; 130
-interrupted, after what was measured was printed.";
+interrupted, after what was measured was printed. --find-max that finds no rate ends with 1.";
 
 /// What else there is to do.
 #[derive(Debug, Subcommand)]
@@ -84,7 +84,8 @@ pub struct RunArgs {
     /// The server, as HOST:PORT; twice for two that are compared
     #[arg(long, value_name = "HOST:PORT", required = true)]
     pub target: Vec<String>,
-    /// Sessions at a time; with --rate the most, by default as many as users
+    /// Sessions at a time [default: 32]; with --rate and --find-max the most [default: as many as
+    /// users]
     #[arg(long, value_name = "N")]
     pub sessions: Option<usize>,
     /// How long new sessions are begun, in seconds; for idle, how long they are held
@@ -108,7 +109,8 @@ pub struct RunArgs {
     /// How sessions lie within --rate
     #[arg(long, value_enum, default_value_t = Arrivals::Constant)]
     pub arrivals: Arrivals,
-    /// Share of sessions that misbehave, from 0 to 1
+    /// Share of sessions that misbehave, from 0 to below 1; beside --sessions, with users of
+    /// their own
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub chaos: f64,
     /// How they misbehave

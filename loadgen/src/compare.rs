@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::{Report, float};
 use crate::series::Failure;
+use crate::tell;
 
 /// Runs that belong together, as `--repeat` writes them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,8 +47,8 @@ pub struct Ratio {
     pub a: f64,
     /// Median of the second.
     pub b: f64,
-    /// The second by the first.
-    pub ratio: f64,
+    /// The second by the first. `None`: the first is 0.
+    pub ratio: Option<f64>,
     /// The smallest single ratio, where there are several.
     pub least: Option<f64>,
     /// The largest.
@@ -130,7 +131,8 @@ pub fn ratios(a: &[&Report], b: &[&Report]) -> Vec<Ratio> {
             continue;
         }
         let single: Vec<f64> = if a.len() > 1 && b.len() > 1 {
-            of_a.iter().zip(&of_b).map(|(a, b)| b / a).collect()
+            let pairs = of_a.iter().zip(&of_b);
+            pairs.filter_map(|(a, b)| finite(b / a)).collect()
         } else {
             seconds(name, a[0], b[0])
         };
@@ -139,12 +141,17 @@ pub fn ratios(a: &[&Report], b: &[&Report]) -> Vec<Ratio> {
             figure: name.to_owned(),
             a: middle_a,
             b: middle_b,
-            ratio: middle_b / middle_a,
+            ratio: finite(middle_b / middle_a),
             least: several.then(|| single.iter().copied().fold(f64::INFINITY, f64::min)),
             most: several.then(|| single.iter().copied().fold(0.0, f64::max)),
         });
     }
     all
+}
+
+/// A ratio that JSON can hold: by nothing there is none.
+fn finite(ratio: f64) -> Option<f64> {
+    ratio.is_finite().then_some(ratio)
 }
 
 /// Ratios second by second, but for the last, which is cut short.
@@ -181,11 +188,10 @@ pub fn table(name_a: &str, name_b: &str, ratios: &[Ratio]) -> String {
             (Some(least), Some(most)) => format!("{least:.3} to {most:.3}"),
             _ => "-".to_owned(),
         };
-        let _ = writeln!(
-            text,
-            "{figure:<28}{a:>14.1}{b:>14.1}{:>9.3}   {spread}",
-            ratio.ratio
-        );
+        let middle = ratio
+            .ratio
+            .map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));
+        let _ = writeln!(text, "{figure:<28}{a:>14.1}{b:>14.1}{middle:>9}   {spread}");
     }
     text
 }
@@ -227,18 +233,21 @@ pub fn compare(a: &Path, b: &Path) -> Result<u8, Failure> {
         )
     };
     let ratios = ratios(&refs_a, &refs_b);
-    print!("{}", table(&label(a, &runs_a), &label(b, &runs_b), &ratios));
+    let mut shown = table(&label(a, &runs_a), &label(b, &runs_b), &ratios);
+    // Writing to a String cannot fail.
     for (name, runs) in [("A", &runs_a), ("B", &runs_b)] {
         if let Some(reason) = runs.iter().find_map(|run| run.invalid.as_ref()) {
-            println!("{name} is INVALID: {reason}");
+            let _ = writeln!(shown, "{name} is INVALID: {reason}");
         }
     }
     if runs_a[0].profile != runs_b[0].profile {
-        println!(
+        let _ = writeln!(
+            shown,
             "The two did different things: A {}, B {}",
             runs_a[0].profile, runs_b[0].profile
         );
     }
+    tell::result(&shown)?;
     Ok(0)
 }
 
@@ -264,5 +273,67 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    /// Runs of so many sessions in two seconds, and so many errors.
+    fn runs(counts: &[(usize, u64)]) -> Vec<Report> {
+        let run = |(sessions, errors): &(usize, u64)| {
+            let mut report = crate::report::sample(0.0, &vec![1000; *sessions]);
+            report.errors.total = *errors;
+            report
+        };
+        counts.iter().map(run).collect()
+    }
+
+    fn of<'a>(all: &'a [Ratio], figure: &str) -> &'a Ratio {
+        let found = all.iter().find(|ratio| ratio.figure == figure);
+        found.unwrap_or_else(|| panic!("no {figure} in {all:?}"))
+    }
+
+    #[test]
+    fn ratios_are_those_of_medians_and_spread_from_pair_to_pair() {
+        let a = runs(&[(100, 0), (300, 0), (200, 0)]);
+        let b = runs(&[(150, 1), (150, 2), (400, 3)]);
+        let (refs_a, refs_b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
+        let all = ratios(&refs_a, &refs_b);
+        let expected = Ratio {
+            figure: "sessions/s".to_owned(),
+            a: 100.0,
+            b: 75.0,
+            ratio: Some(0.75),
+            least: Some(0.5),
+            most: Some(2.0),
+        };
+        assert_eq!(of(&all, "sessions/s"), &expected);
+        assert_eq!(of(&all, "session p50 us").ratio, Some(1.0));
+        assert!(all.iter().all(|ratio| ratio.figure != "retr p50 us"));
+        // Nothing can be a multiple of no errors.
+        let errors = of(&all, "errors");
+        assert_eq!((errors.a, errors.b, errors.ratio), (0.0, 2.0, None));
+        assert_eq!((errors.least, errors.most), (None, None));
+        let shown = table("x", "y", &all);
+        let row = shown
+            .lines()
+            .find(|row| row.starts_with("errors"))
+            .expect("a row");
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["errors", "0.0", "2.0", "-", "-"]
+        );
+    }
+
+    #[test]
+    fn what_repeat_writes_is_read_back() {
+        let (a, b) = (runs(&[(5, 0), (6, 0)]), runs(&[(5, 1), (6, 1)]));
+        let (refs_a, refs_b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
+        let series = Series {
+            version: "0".to_owned(),
+            ratios: ratios(&refs_a, &refs_b),
+            medians: vec![medians("x", &refs_a), medians("y", &refs_b)],
+            runs: a.clone(),
+        };
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), serde_json::to_vec(&series).expect("JSON")).expect("written");
+        assert_eq!(read(file.path()).expect("a result").len(), 2);
     }
 }

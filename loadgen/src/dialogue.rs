@@ -11,6 +11,7 @@
 //! the session without QUIT, so that the server deletes nothing.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,8 @@ pub struct Dialogue {
 /// What is to be asked next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
+    /// Nothing before the connection stands.
+    Connect,
     /// Nothing before the greeting.
     Hello,
     Stls,
@@ -113,10 +116,15 @@ struct Asked {
 }
 
 /// A step over several messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Batch {
+    /// Picked one by one.
     chosen: Vec<u32>,
     taken: usize,
+    /// All that there are; empty where they are picked.
+    all: RangeInclusive<u32>,
+    /// Deleted before this step, in order: they can be neither fetched nor deleted.
+    gone: Vec<u32>,
     /// Arrived whole and to be deleted.
     deletable: VecDeque<u32>,
     running: bool,
@@ -176,12 +184,12 @@ impl Dialogue {
             random: Random::new(seed),
             began: now,
             since: now,
-            stage: Stage::Hello,
+            stage: Stage::Connect,
             step: 0,
             pending: VecDeque::new(),
             exchange: Exchange::Spoken,
             maildrop: Maildrop::default(),
-            batch: Batch::default(),
+            batch: Batch::empty(),
             intent: Intent::default(),
             quit_sent: false,
             faulty: false,
@@ -197,7 +205,7 @@ impl Dialogue {
         script.scenario = script.conduct.mix.choose(&mut script.random);
         script.began = intended;
         script.since = now;
-        script.stage = Stage::Hello;
+        script.stage = Stage::Connect;
         script.step = 0;
         script.pending.clear();
         script.maildrop.clear();
@@ -212,6 +220,7 @@ impl Dialogue {
         let script = &mut self.script;
         record.phase(Phase::Connect, now - script.since);
         script.since = now;
+        script.stage = Stage::Hello;
         if script.conduct.tls != Mode::Implicit {
             self.await_greeting(now);
         }
@@ -243,9 +252,8 @@ impl Dialogue {
     pub fn phase(&self) -> Phase {
         match (self.script.pending.front(), self.script.stage) {
             (Some(asked), _) => asked.phase,
-            (None, Stage::Handshake) => Phase::Tls,
-            (None, _) if self.script.conduct.tls == Mode::Implicit => Phase::Tls,
-            (None, _) => Phase::Connect,
+            (None, Stage::Connect) => Phase::Connect,
+            (None, _) => Phase::Tls,
         }
     }
 
@@ -402,12 +410,49 @@ fn line(out: &mut Vec<u8>, command: &[u8], argument: &[u8]) {
 }
 
 impl Batch {
+    fn empty() -> Self {
+        Self {
+            chosen: Vec::new(),
+            taken: 0,
+            all: nothing(),
+            gone: Vec::new(),
+            deletable: VecDeque::new(),
+            running: false,
+        }
+    }
+
     fn reset(&mut self) {
         self.chosen.clear();
         self.taken = 0;
+        self.all = nothing();
+        self.gone.clear();
         self.deletable.clear();
         self.running = false;
     }
+
+    /// A step begins; what it is about is to be chosen.
+    fn begin(&mut self) -> &mut Self {
+        self.reset();
+        self.running = true;
+        self
+    }
+
+    /// The next message that is not gone.
+    fn next(&mut self) -> Option<u32> {
+        loop {
+            let picked = self.chosen.get(self.taken).copied();
+            self.taken += usize::from(picked.is_some());
+            let message = picked.or_else(|| self.all.next())?;
+            if self.gone.binary_search(&message).is_err() {
+                return Some(message);
+            }
+        }
+    }
+}
+
+/// No message.
+fn nothing() -> RangeInclusive<u32> {
+    RangeInclusive::new(1, 0)
 }
 
 mod script;

@@ -7,8 +7,9 @@
 //!   does, [`pace`] when it begins, [`users`] and [`pool`] who logs in
 //! - [`series`]: one run, or many: repetitions, two targets, the search for the
 //!   highest rate by an objective ([`slo`])
-//! - [`run`]: starts the threads, watches the clock, measures the server
-//!   ([`server_process`], [`switches`]), shows how things are ([`live`])
+//! - [`run`]: starts the threads, watches the clock and the operator's wish to end
+//!   ([`interrupt`]), measures the server ([`server_process`], [`switches`]), shows
+//!   how things are ([`live`])
 //! - [`engine`]: one thread's sockets and epoll; [`tls`] and [`proxy`] for what
 //!   lies between socket and session
 //! - [`dialogue`]: one session's commands, no IO; [`auth`] its login;
@@ -17,7 +18,8 @@
 //! - [`reply`]: bytes -> replies, no IO
 //! - [`fault`], [`measure`], [`timeline`]: what went wrong, how long things took
 //! - [`report`], [`table`], [`page`], [`hdr`], [`environment`]: how that is told;
-//!   [`compare`] and [`merge`] take what was told before
+//!   [`compare`] and [`merge`] take what was told before; [`tell`] writes it where
+//!   somebody may have closed the other end
 //!
 //! A new profile is a line of [`scenario::PROFILES`]; a new figure goes from
 //! [`measure::Record`] through [`report::Report`] to all outputs at once.
@@ -31,6 +33,7 @@ pub mod engine;
 pub mod environment;
 pub mod fault;
 pub mod hdr;
+pub mod interrupt;
 pub mod live;
 pub mod maildrop;
 pub mod measure;
@@ -52,6 +55,7 @@ mod slot;
 pub mod source;
 pub mod switches;
 pub mod table;
+pub mod tell;
 pub mod timeline;
 pub mod tls;
 pub mod users;

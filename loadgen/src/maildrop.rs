@@ -10,7 +10,7 @@ use crate::reply::Message;
 /// Longest UIDL in octets (RFC 1939, section 7).
 const LONGEST_UIDL: usize = 70;
 
-/// Most rows kept of a listing where STAT gave no number.
+/// Most rows kept of a listing, whatever STAT said.
 const MOST_ROWS: u64 = 10_000_000;
 
 /// One session's view; buffers stay from session to session.
@@ -18,8 +18,12 @@ const MOST_ROWS: u64 = 10_000_000;
 pub struct Maildrop {
     /// Messages and octets. `None`: STAT was not asked.
     stat: Option<(u32, u64)>,
+    /// LIST was asked: its rows are what there is, and none is none.
+    list_asked: bool,
     /// `None`: the row could not be read.
     sizes: Vec<Option<u64>>,
+    /// UIDL was asked.
+    uidl_asked: bool,
     /// All UIDLs one after the other, each with an LF behind it, and where that is.
     uidls: Vec<u8>,
     ends: Vec<usize>,
@@ -33,34 +37,41 @@ impl Maildrop {
     /// Forgets the session before.
     pub fn clear(&mut self) {
         self.stat = None;
-        self.sizes.clear();
+        self.begin_list();
         self.begin_uidl();
+        (self.list_asked, self.uidl_asked) = (false, false);
         self.spoilt = false;
     }
 
     /// LIST was sent: what an earlier one said is forgotten.
     pub fn begin_list(&mut self) {
+        self.list_asked = true;
         self.sizes.clear();
     }
 
     /// UIDL was sent: what an earlier one said is forgotten.
     pub fn begin_uidl(&mut self) {
+        self.uidl_asked = true;
         self.uidls.clear();
         self.ends.clear();
     }
 
-    /// Messages that all of STAT, LIST and UIDL know of those that were asked.
+    /// Messages that all of STAT, LIST and UIDL know of those that were asked. A
+    /// STAT that nothing else was asked beside may say anything.
     pub fn listed(&self) -> u32 {
-        let counts = [self.sizes.len(), self.ends.len()];
-        let asked = counts.into_iter().filter(|rows| *rows > 0);
-        let least = asked
-            .map(|rows| u32::try_from(rows).unwrap_or(u32::MAX))
-            .min();
-        match (self.stat, least) {
-            (Some((messages, _)), Some(rows)) => messages.min(rows),
-            (Some((messages, _)), None) => messages,
-            (None, rows) => rows.unwrap_or(0),
-        }
+        let rows =
+            |asked: bool, rows: usize| asked.then(|| u32::try_from(rows).unwrap_or(u32::MAX));
+        let counts = [
+            self.stat.map(|(messages, _)| messages),
+            rows(self.list_asked, self.sizes.len()),
+            rows(self.uidl_asked, self.ends.len()),
+        ];
+        counts.into_iter().flatten().min().unwrap_or(0)
+    }
+
+    /// Whether UIDL was asked.
+    pub fn knows_uidls(&self) -> bool {
+        self.uidl_asked
     }
 
     /// UIDLs that were listed.
@@ -97,7 +108,7 @@ impl Maildrop {
         let most = self
             .stat
             .map_or(MOST_ROWS, |(messages, _)| u64::from(messages));
-        rows as u64 > most
+        rows as u64 > most.min(MOST_ROWS)
     }
 
     /// Octets of a message, as LIST had it. `None`: LIST did not say.
@@ -309,6 +320,22 @@ mod tests {
         let mut maildrop = with_stat(b"2 320");
         assert_eq!(kind(maildrop.take_list_row(b"1 120")), None);
         assert_eq!(kind(maildrop.end_list()), Some(Kind::Stat));
+    }
+
+    #[test]
+    fn a_listing_that_was_asked_and_is_empty_holds_nothing() {
+        let mut maildrop = with_stat(b"4294967295 18446744073709551615");
+        assert_eq!(maildrop.listed(), u32::MAX, "nobody else was asked");
+        maildrop.begin_list();
+        assert_eq!(kind(maildrop.end_list()), Some(Kind::Stat));
+        assert_eq!(maildrop.listed(), 0);
+        let mut maildrop = with_stat(b"4294967295 1");
+        maildrop.begin_uidl();
+        assert_eq!(maildrop.listed(), 0);
+        maildrop.clear();
+        assert_eq!(maildrop.listed(), 0, "STAT is forgotten");
+        maildrop.take_stat(b"3 1").expect("sound");
+        assert_eq!(maildrop.listed(), 3, "and so is what was asked");
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! The load generator's binary: arguments -> plan -> runs -> reports.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Parser as _;
 use popcore_loadgen::args::{Command, CommandLine};
-use popcore_loadgen::{compare, merge, series};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use popcore_loadgen::interrupt::Interrupt;
+use popcore_loadgen::{compare, merge, series, tell};
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
@@ -19,18 +17,14 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("popcore-loadgen: {failure}");
+            tell::aside(format_args!("popcore-loadgen: {failure}"));
             ExitCode::from(failure.code())
         }
     }
 }
 
 /// SIGINT and SIGTERM end a run early.
-fn interruptible() -> Result<Arc<AtomicBool>, series::Failure> {
-    let wish = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&wish))
-            .map_err(|e| series::Failure::Run(format!("signal {signal} cannot be handled: {e}")))?;
-    }
-    Ok(wish)
+fn interruptible() -> Result<Interrupt, series::Failure> {
+    Interrupt::install()
+        .map_err(|e| series::Failure::Run(format!("signals cannot be handled: {e}")))
 }

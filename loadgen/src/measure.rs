@@ -194,6 +194,8 @@ pub struct Record {
     pub chaos_failed: u64,
     /// The share of its time that the busiest thread was on a CPU.
     pub busiest: f64,
+    /// The most connections of all threads that were open at a time.
+    pub most_open: u64,
     /// Since the last cut.
     recent: Histogram<u64>,
     before: Totals,
@@ -253,6 +255,7 @@ impl Default for Record {
             chaos: [0; 4],
             chaos_failed: 0,
             busiest: 0.0,
+            most_open: 0,
             recent: latencies(),
             before: Totals::default(),
         }
@@ -337,6 +340,7 @@ impl Record {
         }
         self.chaos_failed += other.chaos_failed;
         self.busiest = self.busiest.max(other.busiest);
+        self.most_open = self.most_open.max(other.most_open);
     }
 }
 

@@ -42,8 +42,9 @@ pub fn html(report: &Report) -> String {
     page += &search(report);
     page += &environment(report);
     let json = serde_json::to_string(report).unwrap_or_default();
-    // A "</script>" in a string would end the element.
-    let json = json.replace("</", "<\\/");
+    // "</script>" in a string would end the element, and "<!--<script>" keep it from
+    // ending; outside of strings JSON has no such sign.
+    let json = json.replace('<', "\\u003c");
     let _ = writeln!(
         page,
         "<script type=\"application/json\" id=\"report\">{json}</script></main></body></html>"
@@ -73,6 +74,7 @@ fn warnings(report: &Report) -> String {
         .then_some("Interrupted: the figures are those until then.");
     for (word, reason) in [
         ("Invalid", report.invalid.as_deref()),
+        ("Doubtful", report.doubtful.as_deref()),
         ("Given up", report.given_up.as_deref()),
         ("Note", interrupted),
     ] {
@@ -330,6 +332,13 @@ fn server(report: &Report) -> String {
             ("server processes, most", s.most_processes.to_string()),
             ("context switches", s.switches()),
         ]);
+        if let Some(bytes) = s.anonymous_per_concurrent_session_bytes {
+            let open = report.most_open_sessions;
+            facts.push((
+                "server memory a session",
+                format!("{bytes:.0} bytes, by {open} at a time"),
+            ));
+        }
     }
     facts.extend([
         ("generator CPU", format!("{:.2} s", own.cpu_s)),
@@ -421,4 +430,32 @@ fn environment(report: &Report) -> String {
             ("system", here.system.clone()),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_cannot_end_the_result_or_keep_it_from_ending() {
+        let mut report = crate::report::sample(0.0, &[1]);
+        report.given_up = Some("<!--<script></script>".to_owned());
+        let page = html(&report);
+        let (_, json) = page.split_once("id=\"report\">").expect("the result");
+        let (json, rest) = json.split_once("</script>").expect("its end");
+        assert_eq!(rest, "</main></body></html>\n");
+        assert!(!json.contains('<'), "{json}");
+        let held: Report = serde_json::from_str(json).expect("JSON");
+        assert_eq!(held.given_up, report.given_up);
+    }
+
+    #[test]
+    fn the_page_needs_nothing_but_itself() {
+        let page = html(&crate::report::sample(0.0, &[1, 2, 3]));
+        // Behind it is the result, which nobody follows.
+        let (shown, _) = page.split_once("<script").expect("the result");
+        for reference in ["src=", "href=", "url(", "@import", "//", "<link"] {
+            assert!(!shown.contains(reference), "{reference}");
+        }
+    }
 }

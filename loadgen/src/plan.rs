@@ -64,6 +64,8 @@ pub struct Plan {
     pub close: Close,
     /// Sessions at a time; open loop: the most.
     pub sessions: usize,
+    /// The most of those that misbehave, beside them.
+    pub chaotic_sessions: usize,
     /// How long sessions are begun, or held.
     pub duration: Duration,
     /// Threads, at most `sessions`.
@@ -110,8 +112,9 @@ impl Plan {
         });
         enough(sessions, logins.len())?;
         let mix = mix(args)?;
-        if mix.holds() && open {
-            return Err("idle sessions have no rate: leave --rate and --find-max out".to_owned());
+        let chaos = chaos(args)?;
+        if mix.holds() {
+            quiet(open, chaos.is_some())?;
         }
         let source = match &args.users.maildir {
             Some(template) => Some(Source::read(template, &logins)?),
@@ -124,6 +127,11 @@ impl Plan {
         });
         let deliver = args.users.deliver.as_deref().map(deliveries).transpose()?;
         let sources = sources(address.ip(), mix.holds(), sessions);
+        let threads = threads.clamp(1, sessions);
+        let chaotic_sessions = match chaos {
+            Some(_) => chaotic_sessions(open, sessions, logins.len(), threads)?,
+            None => 0,
+        };
         Ok(Self {
             target: address,
             duration: match &load {
@@ -137,7 +145,7 @@ impl Plan {
                 tls: args.link.tls,
                 source,
             }),
-            chaos: chaos(args)?,
+            chaos,
             tls: tls(args, name)?,
             header: args.link.proxy.map(|version| Header {
                 version,
@@ -145,7 +153,8 @@ impl Plan {
             }),
             close: args.link.close,
             sessions,
-            threads: threads.clamp(1, sessions),
+            chaotic_sessions,
+            threads,
             logins,
             choice: args.users.choose,
             deliver,
@@ -204,6 +213,39 @@ fn enough(sessions: usize, users: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Idle sessions are only held.
+fn quiet(open: bool, chaos: bool) -> Result<(), String> {
+    match (open, chaos) {
+        (true, _) => Err("idle sessions have no rate: leave --rate and --find-max out".to_owned()),
+        (false, true) => Err("idle sessions are quiet: leave --chaos out".to_owned()),
+        (false, false) => Ok(()),
+    }
+}
+
+/// The most sessions that misbehave at a time: four hundred half-open ones a second
+/// for the ten seconds that each stays.
+const MOST_CHAOTIC: usize = 4_096;
+
+/// Sessions that misbehave have places and users beside those of the others, whose
+/// number is not theirs to change. In an open loop all have what users there are,
+/// and so the others keep half of them.
+fn chaotic_sessions(
+    open: bool,
+    sessions: usize,
+    users: usize,
+    threads: usize,
+) -> Result<usize, String> {
+    let beside = if open { users / 2 } else { users - sessions };
+    if beside < threads {
+        return Err(format!(
+            "--chaos needs users of its own, one for each of {threads} threads at the least: \
+             {users} users for {sessions} sessions are too few; name more with --users"
+        ));
+    }
+    let places = most_sessions().saturating_sub(sessions).max(threads);
+    Ok(beside.min(MOST_CHAOTIC).min(places))
+}
+
 fn mix(args: &RunArgs) -> Result<Mix, String> {
     let (messages, pipelining) = (args.messages, args.pipelining);
     match (&args.profile, &args.mix, &args.scenario) {
@@ -225,6 +267,9 @@ fn share(name: &str, value: f64) -> Result<f64, String> {
 
 fn chaos(args: &RunArgs) -> Result<Option<Misconduct>, String> {
     let share = share("--chaos", args.chaos)?;
+    if share >= 1.0 {
+        return Err("--chaos 1: leaves no session to measure; it is below 1".to_owned());
+    }
     let kinds = if args.chaos_kinds.is_empty() {
         Chaos::value_variants().to_vec()
     } else {

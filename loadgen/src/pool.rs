@@ -116,6 +116,14 @@ impl Pool {
         }
     }
 
+    /// How many have no session.
+    pub fn free(&self) -> usize {
+        match &self.kind {
+            Kind::InTurn(queue) => queue.len(),
+            Kind::Drawn { left, .. } => *left,
+        }
+    }
+
     /// The user's session is over.
     pub fn give(&mut self, user: usize) {
         match &mut self.kind {

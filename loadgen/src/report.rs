@@ -34,6 +34,9 @@ pub struct Report {
     pub rate: Option<String>,
     /// Sessions at a time; open loop: the most.
     pub concurrent_sessions: usize,
+    /// The most connections that were open at a time.
+    #[serde(default)]
+    pub most_open_sessions: u64,
     /// Threads of the generator.
     pub threads: usize,
     /// Users.
@@ -48,6 +51,9 @@ pub struct Report {
     pub given_up: Option<String>,
     /// Why the figures are the generator's more than the server's.
     pub invalid: Option<String>,
+    /// Which single figures are.
+    #[serde(default)]
+    pub doubtful: Option<String>,
     /// From the first connection to the end of the last session.
     pub elapsed_s: f64,
     /// Sessions without a fault.
@@ -224,8 +230,9 @@ pub struct Server {
     pub context_switches: Option<u64>,
     /// The most anonymous memory that was seen during the run.
     pub anonymous_most_bytes: u64,
-    /// That less what there was before, by sessions at a time.
-    pub anonymous_per_concurrent_session_bytes: f64,
+    /// That less what there was before, by the most sessions that were open at a
+    /// time. `None`: there were none.
+    pub anonymous_per_concurrent_session_bytes: Option<f64>,
     /// Resident before the first connection.
     pub resident_before_bytes: u64,
     /// Resident at the end, or with all sessions held idle.
@@ -282,6 +289,7 @@ impl Report {
             },
             rate: args.rate.clone(),
             concurrent_sessions: plan.sessions,
+            most_open_sessions: record.most_open,
             threads: plan.threads,
             users: plan.logins.len(),
             seed: plan.seed,
@@ -289,6 +297,7 @@ impl Report {
             interrupted: outcome.interrupted,
             given_up: outcome.given_up.clone(),
             invalid: outcome.invalid.clone(),
+            doubtful: outcome.doubtful.clone(),
             elapsed_s: seconds,
             sessions: record.sessions,
             failed_sessions: record.failed,
@@ -314,7 +323,7 @@ impl Report {
             server: outcome
                 .server
                 .as_ref()
-                .map(|used| Server::new(used, seconds, all, plan.sessions)),
+                .map(|used| Server::new(used, seconds, all, record.most_open)),
             idle: outcome
                 .held
                 .map(|held| Idle::new(held, outcome.server.as_ref())),
@@ -345,8 +354,8 @@ impl Server {
         }
     }
 
-    fn new(used: &ServerUse, seconds: f64, sessions: u64, concurrent: usize) -> Self {
-        let grown = float(used.most.anonymous) - float(used.before.anonymous);
+    fn new(used: &ServerUse, seconds: f64, sessions: u64, most_open: u64) -> Self {
+        let (most, before) = (used.most.anonymous, used.before.anonymous);
         Self {
             cpu_s: used.cpu.as_secs_f64(),
             cpu_us_per_session: per_session(used.cpu, sessions),
@@ -358,7 +367,7 @@ impl Server {
             involuntary_switches: used.switches.1,
             context_switches: used.all_switches,
             anonymous_most_bytes: used.most.anonymous,
-            anonymous_per_concurrent_session_bytes: grown / float(concurrent as u64),
+            anonymous_per_concurrent_session_bytes: grown_by(most, before, most_open),
             resident_before_bytes: used.before.resident,
             resident_bytes: used.after.resident,
             resident_peak_bytes: used.after.peak,
@@ -371,10 +380,7 @@ impl Server {
 
 impl Idle {
     fn new(held: u64, server: Option<&ServerUse>) -> Self {
-        let grown = |used: &ServerUse| {
-            let bytes = float(used.after.anonymous) - float(used.before.anonymous);
-            (held > 0).then(|| bytes / float(held))
-        };
+        let grown = |used: &ServerUse| grown_by(used.after.anonymous, used.before.anonymous, held);
         Self {
             held,
             server_bytes_per_session: server.and_then(grown),
@@ -383,6 +389,11 @@ impl Idle {
                 .map(|cpu| cpu.as_secs_f64()),
         }
     }
+}
+
+/// How much memory has grown for each of so many sessions.
+pub fn grown_by(after: u64, before: u64, sessions: u64) -> Option<f64> {
+    (sessions > 0).then(|| (float(after) - float(before)) / float(sessions))
 }
 
 fn per_session(cpu: Duration, sessions: u64) -> Option<f64> {
@@ -462,4 +473,42 @@ impl Latency {
             max: float(nanos.max()) / 1e3,
         }
     }
+}
+
+/// A result as a generator's file has it, of so many sessions of these latencies.
+#[cfg(test)]
+pub(crate) fn sample(started_unix_s: f64, latencies_us: &[u64]) -> Report {
+    use serde_json::Value;
+    let mut nanos = Histogram::new(3).expect("sound");
+    for us in latencies_us {
+        nanos.record(us * 1000).expect("it grows");
+    }
+    let sessions = latencies_us.len();
+    let text = hdr::encode(&nanos);
+    let mut report = serde_json::json!({
+        "version": "0", "target": "h:1", "profile": "poll", "load": "closed", "rate": null,
+        "concurrent_sessions": 1, "threads": 1, "users": 1, "seed": 1,
+        "started_unix_s": started_unix_s, "interrupted": false, "given_up": null, "invalid": null,
+        "elapsed_s": 2.0, "sessions": sessions, "failed_sessions": 0, "commands": 0,
+        "messages": 0, "message_bytes": 0, "deleted": 0, "delivered": null, "received_bytes": 0,
+        "sent_bytes": 0,
+    });
+    let more = serde_json::json!({
+        "rates": {"sessions_per_s": float(sessions as u64) / 2.0, "commands_per_s": 0.0,
+                  "messages_per_s": 0.0, "received_mb_per_s": 0.0},
+        "errors": {"total": 0, "kinds": {}}, "latency_us": {"session": Latency::new(&nanos)},
+        "tls": null, "chaos": null,
+        "generator": {"cpu_s": 0.0, "cpu_us_per_session": null, "busiest_thread": 0.1},
+        "server": null, "idle": null, "search": null,
+        "timeline": [{"from_s": 0.0, "to_s": 1.0, "sessions": sessions, "failed_sessions": 0,
+                      "commands": 0, "messages": 0, "message_bytes": 0, "errors": 0,
+                      "waiting": 0, "p50_us": 0.0, "p90_us": 0.0, "p99_us": 0.0, "max_us": 0.0,
+                      "session_histogram": text}],
+        "histograms": {"session": text}, "environment": Environment::default(),
+    });
+    let (Value::Object(report_fields), Value::Object(more)) = (&mut report, more) else {
+        unreachable!("both are objects");
+    };
+    report_fields.extend(more);
+    serde_json::from_value(report).expect("a result")
 }

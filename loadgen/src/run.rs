@@ -5,7 +5,7 @@
 //! last, so that the CPU time belongs to exactly the sessions that are counted.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,6 +15,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::{Engine, Shared};
+use crate::interrupt::Interrupt;
 use crate::live::View;
 use crate::measure::{Interval, Record};
 use crate::plan::{Load, OTHER_DESCRIPTORS, Plan};
@@ -61,6 +62,8 @@ pub struct Outcome {
     pub given_up: Option<String>,
     /// Why the figures are the generator's more than the server's.
     pub invalid: Option<String>,
+    /// Which figures are the generator's own more than the server's.
+    pub doubtful: Option<String>,
 }
 
 /// What the server used.
@@ -88,19 +91,13 @@ pub struct ServerUse {
 pub fn run(
     plan: &Plan,
     watched: Option<&Watched>,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
     view: View,
 ) -> Result<Outcome, String> {
-    raise_descriptors(plan.sessions)?;
-    let server = match watched {
-        None => None,
-        Some(watched) => {
-            let observation = Observation::begin(watched)?;
-            let before = observation.memory()?;
-            Some((observation, before))
-        }
-    };
+    raise_descriptors(plan.sessions + plan.chaotic_sessions)?;
+    let server = watched.map(observe).transpose()?;
     let shared = Shared::default();
+    interrupt.defer();
     let own_before = own_cpu();
     let (sender, receiver) = mpsc::channel();
     let clock = SystemTime::now();
@@ -137,6 +134,7 @@ pub fn run(
     });
     let mut outcome = Outcome {
         invalid: invalid(plan, &record),
+        doubtful: doubtful(&record),
         record,
         timeline: std::mem::take(&mut watch.timeline).moments(),
         started: clock,
@@ -147,11 +145,19 @@ pub fn run(
         delivered: plan
             .deliver
             .and(plan.conduct.source.as_ref().map(Source::delivered)),
-        interrupted: interrupt.load(Relaxed),
+        interrupted: false,
         given_up: watch.given_up.take(),
     };
-    audit(plan, &mut outcome)?;
+    audit(plan, &mut outcome, interrupt)?;
+    outcome.interrupted = interrupt.wished();
     Ok(outcome)
+}
+
+/// Begins to measure the server, and says what memory it has.
+fn observe(watched: &Watched) -> Result<(Observation, Memory), String> {
+    let observation = Observation::begin(watched)?;
+    let before = observation.memory()?;
+    Ok((observation, before))
 }
 
 /// What the server used, once the run is over.
@@ -230,7 +236,7 @@ fn deliver(plan: &Plan, shared: &Shared, rate: f64) -> Result<(), String> {
         }
         let user = random.below(plan.logins.len());
         if let Err(error) = source.deliver(user, plan.seed) {
-            shared.stop.store(true, Relaxed);
+            shared.cut();
             return Err(error);
         }
     }
@@ -258,13 +264,45 @@ fn invalid(plan: &Plan, record: &Record) -> Option<String> {
     })
 }
 
-/// Compares the Maildirs with what should be in them.
-fn audit(plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
+/// Which figures of sessions are made of the generator's lateness more than of the
+/// server: a stall of its own that is too short to spoil the run reaches the longest
+/// times first.
+fn doubtful(record: &Record) -> Option<String> {
+    let shown = [
+        ("p50", 50.0),
+        ("p99", 99.0),
+        ("p99.9", 99.9),
+        ("max", 100.0),
+    ];
+    let made = shown.iter().filter_map(|(name, percentile)| {
+        let late = record.lag.value_at_percentile(*percentile);
+        let session = record.session.value_at_percentile(*percentile);
+        (late > session / 2).then(|| {
+            let late = Duration::from_nanos(late).as_secs_f64() * 1e3;
+            format!("{name} (sessions began up to {late:.2} ms late)")
+        })
+    });
+    let made: Vec<String> = made.collect();
+    let none = made.is_empty() || record.session.is_empty();
+    (!none).then(|| {
+        let made = made.join(", ");
+        format!("more than half of these session latencies is the generator's own lateness: {made}")
+    })
+}
+
+/// Compares the Maildirs with what should be in them, or as many of them as the
+/// operator has the patience for.
+fn audit(plan: &Plan, outcome: &mut Outcome, interrupt: &Interrupt) -> Result<(), String> {
     let Some(source) = &plan.conduct.source else {
         return Ok(());
     };
-    for (user, fault) in source.audit()? {
-        outcome.record.fault(&fault, &plan.logins[user].user);
+    for (user, login) in plan.logins.iter().enumerate() {
+        if interrupt.wished() {
+            break;
+        }
+        for fault in source.audit(user)? {
+            outcome.record.fault(&fault, &login.user);
+        }
     }
     Ok(())
 }
@@ -282,7 +320,7 @@ fn play(
         engine.map_err(|e| format!("epoll: {e}"))
     });
     if played.is_err() {
-        shared.stop.store(true, Relaxed);
+        shared.cut();
     }
     played
 }
@@ -308,7 +346,7 @@ struct Held {
 struct Watch<'a> {
     plan: &'a Plan,
     shared: &'a Shared,
-    interrupt: &'a AtomicBool,
+    interrupt: &'a Interrupt,
     observation: Option<&'a Observation>,
     started: Instant,
     intervals: Receiver<Interval>,
@@ -330,6 +368,9 @@ impl Watch<'_> {
         } else {
             self.wait(self.started + self.plan.duration, alive);
         }
+        if self.given_up.is_some() {
+            self.shared.cut();
+        }
         self.shared.stop.store(true, Relaxed);
         let ends = Instant::now();
         let mut patience = ends + self.plan.timeout + Duration::from_secs(1);
@@ -344,7 +385,7 @@ impl Watch<'_> {
                 patience = Instant::now() + self.plan.timeout + Duration::from_secs(1);
                 patience = patience.min(longest);
             }
-            if self.interrupt.load(Relaxed) {
+            if self.interrupt.wished() {
                 self.shared.interrupt.store(true, Relaxed);
             } else if Instant::now() >= patience {
                 self.shared.abandon.store(true, Relaxed);
@@ -390,7 +431,7 @@ impl Watch<'_> {
         if self.shared.lived.load(Relaxed) == 0 && broken >= hopeless {
             self.given_up = Some(format!("given up: the first {broken} sessions all failed"));
         }
-        self.given_up.is_none() && alive() && !self.interrupt.load(Relaxed)
+        self.given_up.is_none() && alive() && !self.interrupt.wished()
     }
 
     /// Gathers all sessions, holds them, and measures the server meanwhile.
@@ -454,4 +495,51 @@ fn own_cpu() -> Duration {
         u64::try_from(time.tv_sec).unwrap_or_default(),
         u32::try_from(time.tv_nsec).unwrap_or_default(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::CommandLine;
+    use clap::Parser as _;
+
+    fn plan(load: &str) -> Plan {
+        let line = format!("x --target 127.0.0.1:1 --profile poll --users u --password p {load}");
+        let args = CommandLine::try_parse_from(line.split_whitespace()).expect("sound");
+        Plan::new(&args.run, 0).expect("sound")
+    }
+
+    /// Of a thousand sessions, all but the last `late` in time.
+    fn record(busiest: f64, late: usize) -> Record {
+        let mut record = Record::default();
+        record.busiest = busiest;
+        for number in 0..1000 {
+            record.session(Duration::from_millis(30));
+            let lag = if number < late { 25 } else { 0 };
+            record.late(Duration::from_millis(lag));
+        }
+        record
+    }
+
+    #[test]
+    fn a_generator_without_cpu_to_spare_spoils_either_loop() {
+        for load in ["--sessions 1", "--rate 5/s"] {
+            assert_eq!(invalid(&plan(load), &record(0.94, 0)), None);
+            let reason = invalid(&plan(load), &record(0.97, 0)).expect("full");
+            assert!(reason.contains("97 % of the time"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn lateness_spoils_the_run_or_the_figures_that_it_reaches() {
+        let open = plan("--rate 5/s");
+        assert!(invalid(&open, &record(0.1, 11)).is_some());
+        let brief = record(0.1, 5);
+        assert_eq!(invalid(&open, &brief), None);
+        let told = doubtful(&brief).expect("half of one in a hundred");
+        assert!(told.contains("p99.9") && told.contains("max"), "{told}");
+        assert!(!told.contains("p99 "), "{told}");
+        assert_eq!(doubtful(&record(0.1, 0)), None);
+        assert_eq!(doubtful(&Record::default()), None);
+    }
 }

@@ -3,9 +3,8 @@
 
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{Access, access};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use crate::args::{OutputArgs, RunArgs};
 use crate::compare::{self, Medians, Ratio, Series, medians, ratios};
 use crate::hdr::{self, Line};
+use crate::interrupt::Interrupt;
 use crate::live::View;
 use crate::pace::Schedule;
 use crate::page;
@@ -22,6 +22,7 @@ use crate::report::{Report, Search, Trial, latency_names};
 use crate::run::run;
 use crate::server_process::Watched;
 use crate::slo::{self, Bound};
+use crate::tell;
 use crate::timeline;
 
 /// The shell's code for a program ended by SIGINT: 128 and the signal's number.
@@ -57,7 +58,7 @@ impl fmt::Display for Failure {
 }
 
 /// Does what the arguments ask for, and says with which code to end.
-pub fn play(args: &RunArgs, interrupt: &AtomicBool) -> Result<u8, Failure> {
+pub fn play(args: &RunArgs, interrupt: &Interrupt) -> Result<u8, Failure> {
     let targets = args.target.len();
     let repeated = args.series.repeat;
     if targets > 2 || (targets == 2 && repeated.is_none()) {
@@ -100,6 +101,7 @@ fn writable(output: &OutputArgs, numbered: bool) -> Result<(), String> {
         };
         Some((argument, first))
     });
+    let mut named: Vec<(&str, PathBuf)> = Vec::new();
     for (argument, path) in json.into_iter().chain(others) {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
@@ -109,20 +111,36 @@ fn writable(output: &OutputArgs, numbered: bool) -> Result<(), String> {
         if path.is_dir() {
             return Err(format!("{argument} {}: is a folder", path.display()));
         }
+        // By its folder's own name; what is no file (a pipe, say) may take two.
+        let own = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let own = own.join(path.file_name().unwrap_or_default());
+        if let Some((other, _)) = named.iter().find(|(_, taken)| *taken == own)
+            && (path.is_file() || !path.exists())
+        {
+            let path = path.display();
+            return Err(format!("{argument} {path}: is the file of {other} too"));
+        }
+        named.push((argument, own));
     }
     Ok(())
 }
 
 fn code(report: &Report) -> u8 {
     if let Some(reason) = &report.given_up {
-        eprintln!("popcore-loadgen: {reason}");
+        tell::aside(format_args!("popcore-loadgen: {reason}"));
     }
     if report.interrupted {
         INTERRUPTED
     } else if !report.is_clean() {
         if report.errors.total == 0 && report.given_up.is_none() {
-            eprintln!("popcore-loadgen: no session came to its end");
+            tell::aside("popcore-loadgen: no session came to its end");
         }
+        1
+    } else if let Some(search) = &report.search
+        && search.max_rate_per_s.is_none()
+    {
+        let slo = &search.slo;
+        tell::aside(format_args!("popcore-loadgen: no rate holds {slo}"));
         1
     } else if report.load == "open" && report.invalid.is_some() {
         INVALID
@@ -165,7 +183,7 @@ fn one(
     target: usize,
     plan: &Plan,
     label: &str,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Report, Failure> {
     let watched = watched(args, target)?;
     // JSON on the standard output is for a program, which needs no view.
@@ -176,7 +194,7 @@ fn one(
 }
 
 /// Runs each target so many times, in turn or one after the other.
-fn repeat(args: &RunArgs, times: u32, interrupt: &AtomicBool) -> Result<u8, Failure> {
+fn repeat(args: &RunArgs, times: u32, interrupt: &Interrupt) -> Result<u8, Failure> {
     let plans: Vec<Plan> = (0..args.target.len())
         .map(|target| Plan::new(args, target).map_err(Failure::Arguments))
         .collect::<Result<_, _>>()?;
@@ -194,12 +212,12 @@ fn repeat(args: &RunArgs, times: u32, interrupt: &AtomicBool) -> Result<u8, Fail
         let label = format!("run {} of {}", number + 1, order.len());
         let report = one(args, *target, &plans[*target], &label, interrupt)?;
         let (rate, name) = (report.rates.sessions_per_s, &report.target);
-        eprintln!(
+        tell::aside(format_args!(
             "{label}: {name}: {rate:.1} sessions/s, {} errors",
             report.errors.total
-        );
+        ));
         runs.push((*target, report));
-        if interrupt.load(Relaxed) {
+        if interrupt.wished() {
             break;
         }
     }
@@ -223,10 +241,6 @@ fn repeat(args: &RunArgs, times: u32, interrupt: &AtomicBool) -> Result<u8, Fail
         medians,
         ratios,
     };
-    match &args.output.json {
-        Some(file) => publish_json(file, &series, &shown)?,
-        None => print(&shown)?,
-    }
     for (number, run) in series.runs.iter().enumerate() {
         let numbered = |path: &Option<PathBuf>| path.as_ref().map(|p| with_number(p, number + 1));
         let output = &args.output;
@@ -236,6 +250,10 @@ fn repeat(args: &RunArgs, times: u32, interrupt: &AtomicBool) -> Result<u8, Fail
             numbered(&output.hdr),
             numbered(&output.html),
         )?;
+    }
+    match &args.output.json {
+        Some(file) => publish_json(file, &series, &shown)?,
+        None => tell::result(&shown)?,
     }
     Ok(worst)
 }
@@ -284,7 +302,7 @@ const GROWTH: f64 = 1.4;
 const PROBE: usize = 32;
 
 /// The highest rate that the objective holds at, and the run at it.
-fn find_max(args: &RunArgs, plan: &Plan, interrupt: &AtomicBool) -> Result<Report, Failure> {
+fn find_max(args: &RunArgs, plan: &Plan, interrupt: &Interrupt) -> Result<Report, Failure> {
     let text = args.series.slo.clone().unwrap_or_default();
     let bounds = slo::parse(&text).map_err(Failure::Arguments)?;
     let mut probe = plan.clone();
@@ -293,8 +311,8 @@ fn find_max(args: &RunArgs, plan: &Plan, interrupt: &AtomicBool) -> Result<Repor
     probe.threads = plan.threads.min(probe.sessions);
     let probed = one(args, 0, &probe, "closed loop", interrupt)?;
     let capacity = probed.rates.sessions_per_s;
-    eprintln!("closed loop: {capacity:.1} sessions/s");
-    if interrupt.load(Relaxed) || probed.given_up.is_some() || probed.sessions == 0 {
+    tell::aside(format_args!("closed loop: {capacity:.1} sessions/s"));
+    if interrupt.wished() || probed.given_up.is_some() || probed.sessions == 0 {
         return Ok(probed);
     }
     let mut search = Search {
@@ -306,19 +324,21 @@ fn find_max(args: &RunArgs, plan: &Plan, interrupt: &AtomicBool) -> Result<Repor
     let mut best: Option<Report> = None;
     let mut last = probed;
     let mut rate = (capacity * FIRST_SHARE).max(1.0);
-    while search.trials.len() < MOST_TRIALS && !interrupt.load(Relaxed) {
-        let report = at_rate(args, plan, rate, interrupt)?;
+    while search.trials.len() < MOST_TRIALS && !interrupt.wished() {
+        let mut report = at_rate(args, plan, rate, interrupt)?;
         let mut failed = gave_way(&bounds, &report);
-        let report = if failed.is_some() && !interrupt.load(Relaxed) {
+        if failed.is_some() && !report.interrupted {
             // Once more: on a machine that is not alone one run proves little.
-            let again = at_rate(args, plan, rate, interrupt)?;
-            failed = gave_way(&bounds, &again);
-            again
-        } else {
-            report
-        };
+            report = at_rate(args, plan, rate, interrupt)?;
+            failed = gave_way(&bounds, &report);
+        }
+        if report.interrupted {
+            // What was cut short proves nothing, neither way.
+            last = report;
+            break;
+        }
         let verdict = failed.as_deref().unwrap_or("holds");
-        eprintln!("{rate:.1}/s: {verdict}");
+        tell::aside(format_args!("{rate:.1}/s: {verdict}"));
         search.trials.push(Trial {
             rate_per_s: rate,
             holds: failed.is_none(),
@@ -343,7 +363,7 @@ fn find_max(args: &RunArgs, plan: &Plan, interrupt: &AtomicBool) -> Result<Repor
     }
     search.max_rate_per_s = (low > 0.0).then_some(low);
     let mut report = best.unwrap_or(last);
-    report.interrupted |= interrupt.load(Relaxed);
+    report.interrupted |= interrupt.wished();
     report.search = Some(search);
     Ok(report)
 }
@@ -352,7 +372,7 @@ fn at_rate(
     args: &RunArgs,
     plan: &Plan,
     rate: f64,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Report, Failure> {
     // What the run before has left behind is not this one's.
     std::thread::sleep(Duration::from_millis(200));
@@ -384,36 +404,31 @@ fn gave_way(bounds: &[Bound], report: &Report) -> Option<String> {
 /// it when JSON goes there.
 fn publish(args: &RunArgs, report: &Report) -> Result<(), Failure> {
     let output = &args.output;
-    match &output.json {
-        Some(file) => publish_json(file, report, &report.table())?,
-        None => print(&report.table())?,
-    }
+    // Files first: nobody may be reading the standard output any more.
     publish_files(
         report,
         output.csv.clone(),
         output.hdr.clone(),
         output.html.clone(),
-    )
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|e| Failure::Run(format!("the result cannot be written: {e}")))
+    )?;
+    match &output.json {
+        Some(file) => publish_json(file, report, &report.table()),
+        None => tell::result(&report.table()),
+    }
 }
 
 /// Writes JSON to a file, or to the standard output for `-`; the table goes to
 /// the other.
 pub fn publish_json(file: &str, value: &impl Serialize, table: &str) -> Result<(), Failure> {
-    let shown = |e: io::Error| Failure::Run(format!("the result cannot be written: {e}"));
-    let mut json = serde_json::to_string_pretty(value).map_err(|e| shown(e.into()))?;
+    let mut json = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::Run(format!("the result cannot be written: {e}")))?;
     json.push('\n');
     if file == "-" {
-        io::stderr().write_all(table.as_bytes()).map_err(shown)?;
-        return io::stdout().write_all(json.as_bytes()).map_err(shown);
+        tell::aside(table.trim_end_matches('\n'));
+        return tell::result(&json);
     }
     write(Path::new(file), "--json", json.as_bytes())?;
-    print(table)
+    tell::result(table)
 }
 
 fn write(path: &Path, argument: &str, octets: &[u8]) -> Result<(), Failure> {

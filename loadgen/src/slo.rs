@@ -106,7 +106,14 @@ impl Bound {
                 let value = histogram
                     .and_then(|text| hdr::decode(text).ok())
                     .map(|h| float(h.value_at_percentile(*percentile)) / 1e3);
-                let shown = value.map_or("none".to_owned(), |us| format!("{:.2} ms", us / 1e3));
+                let mut shown = value.map_or("none".to_owned(), |us| format!("{:.2} ms", us / 1e3));
+                let lag = report.histograms.get("lag").filter(|_| name == "session");
+                let late = lag
+                    .and_then(|text| hdr::decode(text).ok())
+                    .map(|h| float(h.value_at_percentile(*percentile)) / 1e3);
+                if late.zip(value).is_some_and(|(late, all)| late > all / 2.0) {
+                    shown += ", most of it the generator's own lateness";
+                }
                 (value, shown)
             }
         };
@@ -149,5 +156,36 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_bound_is_judged_by_its_own_figure() {
+        let latencies: Vec<u64> = (1..=1000).map(|n| n * 1000).collect();
+        let mut report = crate::report::sample(0.0, &latencies);
+        report.failed_sessions = 10;
+        for (bound, holds, shown) in [
+            ("p50<501ms", true, "p50<501ms (500."),
+            ("p50<500ms", false, "p50<500ms (500."),
+            ("p99<980ms", false, "(990."),
+            ("p99.9<1.01s", true, "("),
+            ("max<1s", false, "(100"),
+            ("max<1.01s", true, "(100"),
+            // Ten of 1,010.
+            ("errors<1%", true, "(0.990 %)"),
+            ("errors<0.0099", false, "(0.990 %)"),
+            // What never occurred kept no bound.
+            ("retr.p99<10s", false, "(none)"),
+        ] {
+            let verdict = parse(bound).expect("sound")[0].judge(&report);
+            assert_eq!(verdict.holds, holds, "{bound}: {verdict}");
+            assert!(verdict.text.contains(shown), "{bound}: {verdict}");
+        }
+        let late = report.histograms["session"].clone();
+        report.histograms.insert("lag".to_owned(), late);
+        let verdict = parse("max<1s").expect("sound")[0].judge(&report);
+        assert!(
+            verdict.text.contains("the generator's own lateness"),
+            "{verdict}"
+        );
     }
 }

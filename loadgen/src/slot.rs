@@ -52,6 +52,7 @@ pub(crate) struct Slot {
     pub(crate) deadline: Instant,
     /// Among the thread's users.
     pub(crate) user: Option<usize>,
+    /// How its session misbehaves; only slots that are for it have one that does.
     pub(crate) chaos: Option<Chaos>,
     /// The rest after the next failure.
     pub(crate) rest: Duration,

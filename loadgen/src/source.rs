@@ -168,39 +168,37 @@ impl Source {
         Ok(())
     }
 
-    /// Compares the Maildirs with what should be left, once the run is over.
-    pub fn audit(&self) -> Result<Vec<(usize, Fault)>, String> {
-        let mut faults = Vec::new();
-        for (user, mailbox) in self.users.iter().enumerate() {
-            let there = read_maildir(&mailbox.path)
-                .map_err(|e| format!("--maildir: {}: {e}", mailbox.path.display()))?;
-            let expected = self.contents(user);
-            let count = |all: &Contents, message| all.get(message).copied().unwrap_or_default();
-            let lost: u32 = expected
-                .iter()
-                .map(|(message, wanted)| wanted.saturating_sub(count(&there, message)))
-                .sum();
-            // More than expected of a content that was known: mail of others
-            // has contents of its own.
-            let doubled: u32 = there
-                .iter()
-                .filter_map(|(message, found)| Some(found.saturating_sub(*expected.get(message)?)))
-                .sum();
-            for (kind, number, what) in [
-                (Kind::Lost, lost, "that nobody deleted are gone"),
-                (
-                    Kind::Doubled,
-                    doubled,
-                    "are there that were deleted or came once",
-                ),
-            ] {
-                if number > 0 {
-                    let text = format!("after the run {number} messages {what}");
-                    faults.push((user, Fault::new(kind, text)));
-                }
-            }
-        }
-        Ok(faults)
+    /// Compares a user's Maildir with what should be left, once the run is over.
+    pub fn audit(&self, user: usize) -> Result<Vec<Fault>, String> {
+        let path = &self.users[user].path;
+        let there =
+            read_maildir(path).map_err(|e| format!("--maildir: {}: {e}", path.display()))?;
+        let expected = self.contents(user);
+        let count = |all: &Contents, message| all.get(message).copied().unwrap_or_default();
+        let lost: u32 = expected
+            .iter()
+            .map(|(message, wanted)| wanted.saturating_sub(count(&there, message)))
+            .sum();
+        // More than expected of a content that was known: mail of others has
+        // contents of its own.
+        let doubled: u32 = there
+            .iter()
+            .filter_map(|(message, found)| Some(found.saturating_sub(*expected.get(message)?)))
+            .sum();
+        let found = [
+            (Kind::Lost, lost, "that nobody deleted are gone"),
+            (
+                Kind::Doubled,
+                doubled,
+                "are there that were deleted or came once",
+            ),
+        ];
+        let faults = found.into_iter().filter(|(_, number, _)| *number > 0);
+        Ok(faults
+            .map(|(kind, number, what)| {
+                Fault::new(kind, format!("after the run {number} messages {what}"))
+            })
+            .collect())
     }
 }
 
@@ -240,7 +238,7 @@ mod tests {
     fn what_is_lost_or_doubled_is_found_after_the_run() {
         let root = maildir(&["one\n", "two\n"]);
         let source = source(root.path());
-        assert_eq!(source.audit(), Ok(Vec::new()));
+        assert_eq!(source.audit(0), Ok(Vec::new()));
         assert_eq!(source.check(0, hash_message(b"two\r\n")), None);
         let fault = source.check(0, hash_message(b"three\r\n"));
         assert_eq!(fault.map(|f| f.kind), Some(Kind::Content));
@@ -248,8 +246,8 @@ mod tests {
         // Deleted, and still there.
         assert_eq!(source.take(0, hash_message(b"one\n")), None);
         let kinds = |source: &Source| -> Vec<Kind> {
-            let faults = source.audit().expect("readable");
-            faults.iter().map(|(_, fault)| fault.kind).collect()
+            let faults = source.audit(0).expect("readable");
+            faults.iter().map(|fault| fault.kind).collect()
         };
         assert_eq!(kinds(&source), [Kind::Doubled]);
         fs::remove_file(root.path().join("new/0")).expect("there");
@@ -269,7 +267,7 @@ mod tests {
         source.deliver(0, 1).expect("delivered");
         source.deliver(0, 1).expect("delivered");
         assert_eq!(source.delivered(), 2);
-        assert_eq!(source.audit(), Ok(Vec::new()));
+        assert_eq!(source.audit(0), Ok(Vec::new()));
         let files: Vec<_> = fs::read_dir(root.path().join("new"))
             .expect("own folder")
             .flatten()

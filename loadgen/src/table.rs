@@ -33,6 +33,9 @@ impl Report {
         if let Some(reason) = &self.invalid {
             writeln!(out, "INVALID: {reason}")?;
         }
+        if let Some(reason) = &self.doubtful {
+            writeln!(out, "DOUBTFUL: {reason}")?;
+        }
         writeln!(out)?;
         let rates = &self.rates;
         writeln!(out, "{:<10}{:>14}{:>16}", "", "count", "a second")?;
@@ -99,6 +102,14 @@ impl Report {
                 server.processes,
                 server.switches()
             )?;
+            if let Some(bytes) = server.anonymous_per_concurrent_session_bytes {
+                let (most, open) = (mib(server.anonymous_most_bytes), self.most_open_sessions);
+                writeln!(
+                    out,
+                    "          at most {most:.1} MiB of its own memory: {bytes:.0} bytes more for \
+                     each of {open} sessions at a time"
+                )?;
+            }
         }
         if let Some(idle) = &self.idle {
             write!(out, "idle      {} sessions held", idle.held)?;

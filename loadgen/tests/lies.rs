@@ -7,10 +7,13 @@
 
 mod server;
 
-use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use server::{Answer, FakeServer, honest};
 
@@ -84,6 +87,14 @@ fn only(run: &Run, kind: &str) {
 
 fn lie(to: &'static str, reply: &'static str) -> impl Fn(&str) -> Option<Answer> + Send + Sync {
     move |command: &str| command.starts_with(to).then(|| Answer::say(reply))
+}
+
+fn lie_or_honest(
+    to: &'static str,
+    reply: &'static str,
+) -> impl Fn(&str) -> Answer + Send + Sync + 'static {
+    let lie = lie(to, reply);
+    move |command: &str| lie(command).unwrap_or_else(|| honest(command))
 }
 
 #[test]
@@ -380,11 +391,7 @@ fn an_interrupt_prints_what_was_measured() {
         .spawn()
         .expect("the generator starts");
     server.wait_for_sessions(5);
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    let signal = rustix::process::Signal::INT;
-    rustix::process::kill_process(pid.expect("a pid"), signal).expect("a signal");
+    signal(&child, Signal::INT);
     let mut json = String::new();
     let stdout = child.stdout.as_mut().expect("a pipe");
     stdout.read_to_string(&mut json).expect("text");
@@ -394,6 +401,270 @@ fn an_interrupt_prints_what_was_measured() {
     assert_eq!(report["interrupted"], true);
     assert!(report["sessions"].as_u64() >= Some(3), "{report}");
     assert_eq!(report["errors"]["total"], 0, "{report}");
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a pid"), signal).expect("a signal");
+}
+
+/// Waits until the child handles SIGINT (proc(5), `SigCgt`).
+fn wait_for_handler(child: &Child) {
+    let status = format!("/proc/{}/status", child.id());
+    loop {
+        let status = std::fs::read_to_string(&status).expect("a living child");
+        let caught = status.lines().find_map(|l| l.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.expect("a mask").trim(), 16);
+        if caught.expect("a mask") & 2 != 0 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The child's end; a child that does not end is killed, and that is no end.
+#[track_caller]
+fn ends_within(child: &mut Child, patience: Duration) -> Option<i32> {
+    let started = Instant::now();
+    while started.elapsed() < patience {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status.code();
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("own child");
+    child.wait().expect("own child");
+    panic!("the generator does not end");
+}
+
+fn pipe_nobody_opens(folder: &Path) -> String {
+    let path = folder.join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("own folder");
+    path.display().to_string()
+}
+
+#[test]
+fn an_interrupt_before_the_run_ends_the_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let arguments = format!(
+        "--profile poll --sessions 1 --users-file {}",
+        pipe_nobody_opens(folder.path())
+    );
+    let mut child = generator("127.0.0.1:1", &arguments)
+        .spawn()
+        .expect("the generator starts");
+    wait_for_handler(&child);
+    signal(&child, Signal::INT);
+    assert_eq!(ends_within(&mut child, Duration::from_secs(20)), Some(130));
+}
+
+#[test]
+fn a_second_interrupt_ends_what_does_not_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = FakeServer::start(honest);
+    // The result is written to a pipe that nobody reads.
+    let arguments = format!(
+        "--profile poll --sessions 1 --users u --duration 600 --csv {}",
+        pipe_nobody_opens(folder.path())
+    );
+    let mut child = generator(&server.address(), &arguments)
+        .spawn()
+        .expect("the generator starts");
+    server.wait_for_sessions(3);
+    signal(&child, Signal::INT);
+    // As soon as the first one has arrived; until then the two are one.
+    let status = format!("/proc/{}/status", child.id());
+    while std::fs::read_to_string(&status).is_ok_and(|s| !s.contains("ShdPnd:\t0000000000000000")) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, Signal::INT);
+    assert_eq!(ends_within(&mut child, Duration::from_secs(20)), Some(130));
+}
+
+#[test]
+fn a_search_that_is_interrupted_believes_no_rate_that_was_cut_short() {
+    let server = FakeServer::start(honest);
+    let arguments = "--profile login --users u{0..3} --duration 2 --find-max --slo p99<9s --quiet";
+    let mut child = generator(&server.address(), arguments)
+        .spawn()
+        .expect("the generator starts");
+    let mut shown = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let probed = shown.find(|line| line.as_ref().is_ok_and(|l| l.starts_with("closed loop: ")));
+    assert!(probed.is_some());
+    // The first rate is on its way.
+    server.wait_for_sessions(server.sessions() + 5);
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!(output.status.code(), Some(130));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(report["interrupted"], true);
+    assert_eq!(
+        report["search"]["trials"],
+        serde_json::json!([]),
+        "{report}"
+    );
+    assert_eq!(report["search"]["max_rate_per_s"], Value::Null);
+}
+
+#[test]
+fn outputs_that_are_closed_or_full_are_no_panic() {
+    let server = FakeServer::start(honest);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("run.json").display().to_string();
+    let target = format!(
+        "--target {} --password pw --users u{{0..3}}",
+        server.address()
+    );
+    let run = format!("{target} --sessions 2 --max-sessions 8 --profile poll");
+    for (arguments, codes) in [
+        (format!("{run} --json {file}"), [1, 1]),
+        (run.clone(), [1, 1]),
+        (format!("{run} --json -"), [1, 1]),
+        (format!("{run} --repeat 2"), [1, 1]),
+        (format!("compare {file} {file}"), [1, 1]),
+        (format!("merge {file} {file}"), [1, 1]),
+        ("--profile poll".to_owned(), [2, 2]),
+        ("--help".to_owned(), [0, 0]),
+    ] {
+        let full = || {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .expect("a device")
+        };
+        // A pipe without a reader.
+        let closed = || std::io::pipe().expect("a pipe").1;
+        let outputs: [(Stdio, Stdio); 2] = [
+            (full().into(), full().into()),
+            (closed().into(), closed().into()),
+        ];
+        for ((stdout, stderr), code) in outputs.into_iter().zip(codes) {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"));
+            command
+                .args(arguments.split_whitespace())
+                .stdin(Stdio::null());
+            let status = command.stdout(stdout).stderr(stderr).status();
+            let status = status.expect("the generator starts");
+            assert_eq!(status.code(), Some(code), "{arguments}: {status}");
+        }
+    }
+    let written: Value = serde_json::from_slice(&std::fs::read(&file).expect("written"))
+        .expect("the file is whole though nobody read the table");
+    assert_eq!(written["sessions"], 8);
+}
+
+#[test]
+fn a_stat_that_promises_billions_takes_no_memory() {
+    let server = FakeServer::start(|command| match command.get(..4) {
+        Some("STAT") => Answer::say("+OK 4294967295 18446744073709551615\r\n"),
+        Some("LIST" | "UIDL") => Answer::say("+OK\r\n.\r\n"),
+        Some("RETR") => Answer::say("+OK\r\nhalf").and_close(),
+        _ => honest(command),
+    });
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let bare = "[[session]]\nname = 'bare'\nsteps = ['stat', 'retr all']\n";
+    std::fs::write(file.path(), bare).expect("written");
+    for what in [
+        "--profile drain".to_owned(),
+        "--profile leave-on-server".to_owned(),
+        format!("--scenario {}", file.path().display()),
+    ] {
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -v 2000000 && exec \"$0\" \"$@\""])
+            .arg(env!("CARGO_BIN_EXE_popcore-loadgen"))
+            .args([
+                "--target",
+                &server.address(),
+                "--password",
+                "pw",
+                "--json",
+                "-",
+            ])
+            .args("--users u --sessions 1 --max-sessions 1 --duration 20".split(' '))
+            .args(what.split(' '))
+            .output()
+            .expect("a shell");
+        let shown = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {shown}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+        assert_eq!(report["failed_sessions"], 1, "{what}: {shown}");
+    }
+}
+
+#[test]
+fn an_open_loop_that_is_given_up_ends() {
+    let server = FakeServer::start(lie_or_honest("PASS", "-ERR no\r\n"));
+    let started = Instant::now();
+    let run = run(
+        &server.address(),
+        "--profile login --users u{0..63} --rate 100/s --duration 600",
+    );
+    assert_eq!(run.code, Some(1), "{}", run.shown);
+    assert!(run.shown.contains("given up: the first"), "{}", run.shown);
+    assert_eq!(run.count("timeout"), 0, "{}", run.shown);
+    assert_eq!(run.count("login-refused"), run.number("/errors/total"));
+    assert!(started.elapsed() < Duration::from_mins(1));
+}
+
+#[test]
+fn a_thread_that_cannot_play_ends_an_open_loop_too() {
+    let server = FakeServer::start(honest);
+    let started = Instant::now();
+    let arguments = "--profile poll --users u{0..9} --rate 20/s --duration 600 --cpu 0,1023";
+    let run = run(&server.address(), arguments);
+    assert_eq!(run.code, Some(1));
+    assert!(run.shown.contains("--cpu 1023"), "{}", run.shown);
+    assert!(started.elapsed() < Duration::from_mins(1));
+}
+
+#[test]
+fn a_reset_behind_the_reply_to_quit_is_no_fault() {
+    let server = FakeServer::start(|command| match command {
+        "QUIT" => Answer::say("+OK bye\r\n").and_reset(),
+        _ => honest(command),
+    });
+    let arguments = "--profile poll --sessions 2 --users u{0..3} --max-sessions 12 --duration 60";
+    let run = run(&server.address(), arguments);
+    assert_eq!(run.code, Some(0), "{}", run.shown);
+    assert_eq!(run.number("/sessions"), 12);
+}
+
+#[test]
+fn a_handshake_that_fails_is_not_told_as_a_connection_that_does() {
+    let server = FakeServer::start(honest);
+    let run = run(
+        &server.address(),
+        "--profile login --sessions 1 --users u --max-sessions 1 --tls implicit --insecure",
+    );
+    assert_eq!((run.code, run.count("tls")), (Some(1), 1), "{}", run.shown);
+    assert!(run.shown.contains("u: TLS: "), "{}", run.shown);
+    assert!(!run.shown.contains("connect: "), "{}", run.shown);
+}
+
+#[test]
+fn content_that_is_not_the_maildirs_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for part in ["new", "cur", "tmp"] {
+        std::fs::create_dir(folder.path().join(part)).expect("own folder");
+    }
+    // The second and the third of the server's messages, and another for the first.
+    for (name, text) in [
+        ("1", "hgfedcba\n"),
+        ("2", "ab\n.cde\n"),
+        ("3", ".\n12345\n"),
+    ] {
+        std::fs::write(folder.path().join("new").join(name), text).expect("own folder");
+    }
+    let server = FakeServer::start(honest);
+    let arguments = format!(
+        "--profile fetch --sessions 1 --users u --max-sessions 1 --maildir {}",
+        folder.path().display()
+    );
+    let run = run(&server.address(), &arguments);
+    only(&run, "content");
+    assert_eq!(run.count("content"), 1, "{}", run.shown);
+    assert!(run.shown.contains("u: RETR 1: "), "{}", run.shown);
 }
 
 #[test]
@@ -416,6 +687,14 @@ fn arguments_that_make_no_sense_are_refused_with_a_reason() {
         (
             "--profile poll --sessions 1 --users u --repeat 2 --hdr /nowhere/h",
             "--hdr /nowhere/h-1",
+        ),
+        (
+            "--profile poll --sessions 1 --users u --csv same --html ./same",
+            "--html ./same: is the file of --csv too",
+        ),
+        (
+            "--profile poll --sessions 4 --users u{0..3} --chaos 0.1",
+            "--chaos needs users of its own",
         ),
     ] {
         let run = run("127.0.0.1:1", arguments);

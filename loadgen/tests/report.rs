@@ -152,6 +152,126 @@ fn agreement(search: u32, run: u32) {
     look_at(&file("r.html"), &report);
 }
 
+/// What a reader of somebody else's finds in a log: a tag, the count, the mean and the
+/// longest in nanoseconds, a line each. Readers round the rank of a percentile as they
+/// like, and of few sessions that is another session.
+const READER: &str = "
+import sys
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+totals = {}
+for tag in sys.argv[2:]:
+    total = HdrHistogram(100, 600_000_000_000, 3)
+    reader = HistogramLogReader(sys.argv[1], HdrHistogram(100, 600_000_000_000, 3))
+    while True:
+        interval = reader.get_next_interval_histogram()
+        if interval is None:
+            break
+        if interval.get_tag() == tag:
+            total.add(interval)
+    print(tag, total.get_total_count(), total.get_mean_value(), total.get_max_value())
+";
+
+#[test]
+fn hdr_logs_are_read_by_a_reader_of_somebody_elses() {
+    let demo = Demo::start();
+    let log = demo.folder.path().join("r.hdr");
+    let report = generate(
+        &demo,
+        &format!(
+            "--profile fetch --sessions 4 --duration 2.5 --hdr {}",
+            log.display()
+        ),
+    );
+    // Beside the folder that cargo gives to tests.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    let python = target.expect("the target folder").join("ci/hdr/bin/python");
+    let tags = ["session", "retr", "uidl"];
+    let output = Command::new(&python)
+        .args(["-c", READER])
+        .arg(&log)
+        .args(tags)
+        .output()
+        .unwrap_or_else(|e| panic!("{}: {e}: .ci/run packages makes it", python.display()));
+    let read = String::from_utf8_lossy(&output.stdout).into_owned();
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{shown}");
+    assert_eq!(read.lines().count(), tags.len(), "{read}");
+    for line in read.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [tag, count, mean, longest] = words[..] else {
+            panic!("{line}");
+        };
+        let told = &report["latency_us"][tag];
+        assert_eq!(told["count"].to_string(), count, "{tag}");
+        for (figure, nanos) in [("mean", mean), ("max", longest)] {
+            let micros = nanos.parse::<f64>().expect("a number") / 1e3;
+            let ours = number(&told[figure]);
+            // To the three digits that the histogram keeps.
+            assert!(
+                (micros - ours).abs() <= ours / 500.0,
+                "{tag} {figure}: {line}, {ours}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_certificate_is_believed_or_refused_as_asked() {
+    let demo = Demo::start();
+    let ca = demo.folder.path().join("demo/certificate.pem");
+    let named = format!("--ca {}", ca.display());
+    let run = |more: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
+            .args([
+                "--target",
+                &demo.pop3,
+                "--users",
+                "user0",
+                "--password",
+                "demo",
+            ])
+            .args("--profile login --sessions 1 --max-sessions 1 --json - --tls stls".split(' '))
+            .args(more.split(' '))
+            .output()
+            .expect("the generator starts");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+        let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), report, shown)
+    };
+    for believed in [
+        "--sni localhost --insecure".to_owned(),
+        "--sni nobody.example --insecure".to_owned(),
+        format!("--sni localhost {named}"),
+    ] {
+        let (code, report, shown) = run(&believed);
+        assert_eq!(
+            (code, report["sessions"].as_u64()),
+            (Some(0), Some(1)),
+            "{shown}"
+        );
+        assert_eq!(report["tls"]["full"], 1);
+    }
+    // Nobody whom the system believes has signed it, and a name that it has not.
+    for (refused, reason) in [
+        ("--sni localhost".to_owned(), "UnknownIssuer"),
+        (
+            format!("--sni nobody.example {named}"),
+            "not valid for name",
+        ),
+    ] {
+        let (code, report, shown) = run(&refused);
+        assert_eq!(code, Some(1), "{refused}: {shown}");
+        let kinds = report["errors"]["kinds"].as_object().expect("kinds");
+        assert_eq!(
+            kinds.keys().collect::<Vec<_>>(),
+            ["tls"],
+            "{refused}: {shown}"
+        );
+        assert!(shown.contains(reason), "{refused}: {shown}");
+    }
+}
+
 #[test]
 fn sessions_of_tls_are_resumed_as_often_as_asked_for() {
     let demo = Demo::start();
@@ -201,7 +321,16 @@ const DRAWN: &str = "
             report: JSON.parse(document.getElementById('report').textContent),
             text: document.body.innerText,
             wide: document.documentElement.scrollWidth > window.innerWidth,
-            rows: [...document.querySelectorAll('#phases tbody tr')].map(r => ({...r.dataset}))};";
+            fetched: performance.getEntriesByType('resource').map(e => e.name),
+            rows: [...document.querySelectorAll('#phases tbody tr')].map(r => {
+                const bar = r.querySelector('.bar'), cell = bar.parentElement;
+                const style = getComputedStyle(cell), room = cell.getBoundingClientRect();
+                const left = room.left + parseFloat(style.paddingLeft);
+                const width = room.right - parseFloat(style.paddingRight) - left;
+                const at = bar.getBoundingClientRect();
+                return {...r.dataset, from: (at.left - left) / width, to: (at.right - left) / width,
+                        high: at.height};
+            })};";
 
 /// Where a value must be on the screen, by the plot's axes.
 fn place(plot: &Value, axis: &str, value: f64) -> f64 {
@@ -317,6 +446,12 @@ fn look_at(page: &Path, report: &Value) {
         let held: f64 = row["p99"].as_str().expect("p99").parse().expect("a number");
         assert!((held - number(&told["p99"])).abs() < 1e-6);
     }
+    bars_lie_right(seen["rows"].as_array().expect("rows"));
+    assert_eq!(
+        seen["fetched"],
+        Value::Array(Vec::new()),
+        "the page asks for nothing"
+    );
     let text = seen["text"].as_str().expect("text");
     for part in [
         "--profile fetch",
@@ -333,6 +468,28 @@ fn look_at(page: &Path, report: &Value) {
     assert_ne!(dark["ground"], seen["ground"]);
     assert_ne!(dark["ink"], seen["ink"]);
     assert_ne!(light, picture(&browser, page, "dark"));
+}
+
+/// The bars of all commands are on one logarithmic scale, from the least p50 to the
+/// longest p99: what is drawn must have the proportions of the numbers.
+fn bars_lie_right(rows: &[Value]) {
+    let held = |row: &Value, name: &str| -> f64 {
+        let text = row[name].as_str().expect("an attribute");
+        text.parse::<f64>().expect("a number")
+    };
+    let least = rows.iter().map(|r| held(r, "p50").max(0.1));
+    let least = least.fold(f64::INFINITY, f64::min);
+    let longest = rows.iter().map(|r| held(r, "p99")).fold(1.0, f64::max);
+    assert!(rows.len() >= 6 && longest > least);
+    let place = |us: f64| (us.max(least) / least).ln() / (longest / least).ln() * 0.96;
+    for row in rows {
+        let (from, to) = (place(held(row, "p50")), place(held(row, "p99")));
+        let to = to.max(from + 0.01);
+        let (left, right) = (number(&row["from"]), number(&row["to"]));
+        assert!((left - from).abs() < 0.01, "{row}: {from}");
+        assert!((right - to).abs() < 0.01, "{row}: {to}");
+        assert!(number(&row["high"]) >= 2.0, "{row}");
+    }
 }
 
 /// Beside the page, and under the target folder to be looked at.

@@ -299,21 +299,31 @@ fn what_gives_way_first_is_named() {
         }
         honest(command)
     });
-    let (_, report, shown) = load(
-        &server,
-        "--profile login --users u{0..3} --find-max --slo session.p50<60ms,errors<1% --duration 0.7",
-    );
-    let gave_way = report.pointer("/search/gave_way").and_then(Value::as_str);
-    let gave_way = gave_way.unwrap_or_else(|| panic!("nothing gave way: {shown}"));
+    let search = || {
+        load(
+            &server,
+            "--profile login --users u{0..3} --find-max --slo session.p50<60ms,errors<1% \
+             --duration 0.7",
+        )
+    };
+    let gave_way = |report: &Value| {
+        let told = report.pointer("/search/gave_way").and_then(Value::as_str);
+        told.unwrap_or_else(|| panic!("nothing gave way: {report}"))
+            .to_owned()
+    };
     // On a machine that is busy enough it is the generator, which is said too.
-    let generator = gave_way.starts_with("the generator, not the server");
-    assert!(
-        generator || gave_way.contains("session.p50<60ms"),
-        "{shown}"
-    );
+    let (_, mut report, mut shown) = search();
+    for _ in 0..5 {
+        if !gave_way(&report).starts_with("the generator, not the server") {
+            break;
+        }
+        (_, report, shown) = search();
+    }
+    let gave_way = gave_way(&report);
+    assert!(gave_way.contains("session.p50<60ms ("), "{shown}");
+    assert!(!gave_way.contains("errors<1%"), "{shown}");
     let highest = number(&report, "/search/max_rate_per_s");
-    let least = if generator { 0.5 } else { 20.0 };
-    assert!((least..260.0).contains(&highest), "{shown}");
+    assert!((20.0..260.0).contains(&highest), "{shown}");
     assert!(shown.contains("first to give way"), "{shown}");
 }
 

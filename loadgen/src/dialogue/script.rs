@@ -1,8 +1,8 @@
 //! What to ask next, and what an answer means.
 
 use super::{
-    Account, Asked, Duration, Exchange, Fault, Kind, Mechanism, Next, Phase, Progress, Script,
-    Stage, Surroundings, Turn, line,
+    Account, Asked, Batch, Duration, Exchange, Fault, Kind, Mechanism, Next, Phase, Progress,
+    Script, Stage, Surroundings, Turn, line,
 };
 use crate::fault::readable;
 use crate::reply::{Digest, Item};
@@ -30,8 +30,11 @@ impl Script {
                 format!("{phase} {}: {}", asked.message, fault.text)
             }
             Some(asked) => format!("{}: {}", asked.phase.name().to_uppercase(), fault.text),
-            None if self.stage == Stage::Handshake => format!("TLS: {}", fault.text),
-            None if self.stage == Stage::Hello => format!("connect: {}", fault.text),
+            None if self.stage == Stage::Connect => format!("connect: {}", fault.text),
+            // Nothing is awaited but the handshake, with TLS from the first octet.
+            None if [Stage::Hello, Stage::Handshake].contains(&self.stage) => {
+                format!("TLS: {}", fault.text)
+            }
             None => fault.text,
         };
         fault
@@ -194,9 +197,11 @@ impl Script {
         around.record.deleted += self.intent.deleted.len() as u64;
         let mut fault = None;
         if let Some(source) = &self.conduct.source {
+            let mut deleted = self.intent.deleted.clone();
+            deleted.sort_unstable();
             let taken = self.intent.taken.iter();
-            let deleted = taken.filter(|(number, _)| self.intent.deleted.contains(number));
-            for (_, digest) in deleted {
+            let gone = taken.filter(|(number, _)| deleted.binary_search(number).is_ok());
+            for (_, digest) in gone {
                 fault = fault.or(source.take(around.user, *digest));
             }
         }
@@ -294,7 +299,7 @@ impl Script {
                 self.stage = Stage::Handshake;
                 Next::Ask(Phase::Stls, 0)
             }
-            Stage::Handshake => Next::Wait,
+            Stage::Connect | Stage::Handshake => Next::Wait,
             Stage::Pass => {
                 self.stage = Stage::Steps;
                 Next::Ask(Phase::Pass, 0)
@@ -352,16 +357,13 @@ impl Script {
             if !idle {
                 return Next::Wait;
             }
-            self.batch.reset();
             self.choose(which, account);
-            self.batch.running = true;
         }
         if let Some(message) = self.batch.deletable.pop_front() {
             return Next::Ask(Phase::Dele, message);
         }
-        if let Some(message) = self.batch.chosen.get(self.batch.taken) {
-            self.batch.taken += 1;
-            return Next::Ask(phase, *message);
+        if let Some(message) = self.batch.next() {
+            return Next::Ask(phase, message);
         }
         // A message that is still to come may be one to delete, and TOP reads
         // its lines from the step.
@@ -375,16 +377,17 @@ impl Script {
 
     fn choose(&mut self, which: Which, account: &Account) {
         let there = self.maildrop.listed();
-        let chosen = &mut self.batch.chosen;
+        let Batch { chosen, gone, .. } = self.batch.begin();
+        gone.extend_from_slice(&self.intent.deleted);
+        gone.sort_unstable();
         match which {
             Which::Random(wanted) => self.random.choose(there, wanted, chosen),
-            Which::All => chosen.extend(1..=there),
-            Which::New => {
+            Which::New if self.maildrop.knows_uidls() => {
                 let new = |n: &u32| account.is_new(self.maildrop.uidl(*n));
                 chosen.extend((1..=there).filter(new));
             }
+            // Not written out: without a listing it is STAT's word alone.
+            Which::All | Which::New => self.batch.all = 1..=there,
         }
-        // A message that is deleted already can be neither fetched nor deleted.
-        chosen.retain(|n| !self.intent.deleted.contains(n));
     }
 }

@@ -29,19 +29,19 @@ const STALL: Duration = Duration::from_secs(10);
 impl Engine<'_> {
     /// Connects a slot that has a user.
     pub(super) fn open(&mut self, index: usize, intended: Instant, now: Instant) {
-        let chaos = self.draw_chaos();
         let source = self.source_of(index);
         let slot = &mut self.slots[index];
-        slot.chaos = chaos;
         slot.tls = None;
         slot.turn = slot.turn.wrapping_add(1);
         slot.dialogue.begin(intended, now);
         slot.out.clear();
         slot.deadline = now + self.plan.timeout;
         self.logins += 1;
+        let open = self.shared.open.fetch_add(1, Relaxed) + 1;
+        self.record.most_open = self.record.most_open.max(open);
         let begun = match slot.left_over() {
             Some(socket) => reconnect(self.plan, socket).map_err(cannot_connect),
-            None => connect(self.plan, source, chaos)
+            None => connect(self.plan, source, slot.chaos)
                 .map_err(cannot_connect)
                 .and_then(|socket| self.register(index, socket)),
         };
@@ -56,16 +56,6 @@ impl Engine<'_> {
         let data = EventData::new_u64(index as u64);
         epoll::add(&self.epoll, &socket, data, interest).map_err(local)?;
         Ok(socket)
-    }
-
-    fn draw_chaos(&mut self) -> Option<Chaos> {
-        let misconduct = self.plan.chaos.as_ref()?;
-        if self.random.fraction() >= misconduct.share {
-            return None;
-        }
-        let kind = misconduct.kinds[self.random.below(misconduct.kinds.len())];
-        self.record.chaos[kind as usize] += 1;
-        Some(kind)
     }
 
     fn source_of(&self, index: usize) -> Option<std::net::Ipv4Addr> {
@@ -193,11 +183,18 @@ impl Engine<'_> {
                 self.take(index, buffer, read, now);
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => {
-                let fault = Fault::new(Kind::Reset, io::Error::from(error).to_string());
-                self.fail(index, fault, now);
-            }
+            Err(error) => self.broken(index, error, now),
         }
+    }
+
+    /// The network ended the connection: behind the reply to QUIT that is an end like
+    /// any other.
+    fn broken(&mut self, index: usize, error: Errno, now: Instant) {
+        if matches!(self.slots[index].link, Link::Closing(_)) {
+            return self.closed(index, now);
+        }
+        let fault = Fault::new(Kind::Reset, io::Error::from(error).to_string());
+        self.fail(index, fault, now);
     }
 
     /// Reads what is there. `ended`: the server has closed behind it.
@@ -210,10 +207,7 @@ impl Engine<'_> {
                 Ok((read, _)) => read,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,
-                Err(error) => {
-                    let fault = Fault::new(Kind::Reset, io::Error::from(error).to_string());
-                    return self.fail(index, fault, now);
-                }
+                Err(error) => return self.broken(index, error, now),
             };
             if read == 0 {
                 return self.closed(index, now);
@@ -391,7 +385,7 @@ impl Engine<'_> {
         if chaotic || self.clock.is_some() {
             return self.release(index, now);
         }
-        self.logins -= 1;
+        self.gone();
         let slot = &mut self.slots[index];
         slot.tls = None;
         slot.turn = slot.turn.wrapping_add(1);
@@ -415,11 +409,26 @@ impl Engine<'_> {
         slot.link = Link::Ready(None);
         slot.tls = None;
         slot.turn = slot.turn.wrapping_add(1);
-        if let Some(user) = slot.user.take() {
+        if let Some(user) = self.free_user(index) {
             self.quarantine.push_back((now + QUARANTINE, user));
         }
+        self.gone();
+        self.wait_for_next(index);
+    }
+
+    /// A connection is no more.
+    fn gone(&mut self) {
         self.logins -= 1;
-        self.ready.push(index);
+        self.shared.open.fetch_sub(1, Relaxed);
+    }
+
+    /// A slot has no session and is among its own.
+    fn wait_for_next(&mut self, index: usize) {
+        if index < self.sane {
+            self.ready.push(index);
+        } else {
+            self.places.push(index);
+        }
     }
 
     /// A session is over; in a closed loop the next follows at once.
@@ -428,12 +437,12 @@ impl Engine<'_> {
         slot.part(self.plan.close);
         slot.tls = None;
         slot.turn = slot.turn.wrapping_add(1);
-        if let Some(user) = slot.user.take() {
+        if let Some(user) = self.free_user(index) {
             self.pool.give(user);
         }
-        self.logins -= 1;
-        if self.clock.is_some() {
-            self.ready.push(index);
+        self.gone();
+        if self.clock.is_some() || index >= self.sane {
+            self.wait_for_next(index);
         } else {
             self.begin(index, now);
         }

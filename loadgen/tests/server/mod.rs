@@ -15,6 +15,7 @@ pub(crate) const OCTETS: u64 = 10;
 pub(crate) struct Answer {
     bytes: Vec<u8>,
     close: bool,
+    reset: bool,
 }
 
 impl Answer {
@@ -22,6 +23,16 @@ impl Answer {
         Self {
             bytes: text.as_bytes().to_vec(),
             close: false,
+            reset: false,
+        }
+    }
+
+    /// Closes by a reset, as a server does that has left something unread.
+    pub(crate) fn and_reset(self) -> Self {
+        Self {
+            close: true,
+            reset: true,
+            ..self
         }
     }
 
@@ -47,6 +58,8 @@ pub(crate) fn honest(command: &str) -> Answer {
             let first = if stuffed.starts_with('.') { "." } else { "" };
             format!("+OK 10 octets\r\n{first}{stuffed}.\r\n")
         }
+        ("CAPA", _) => "+OK\r\nUIDL\r\nTOP\r\n.\r\n".to_owned(),
+        ("TOP ", _) => "+OK\r\nSubject: x\r\n\r\n.\r\n".to_owned(),
         ("QUIT", _) => return Answer::say("+OK bye\r\n").and_close(),
         _ => "+OK\r\n".to_owned(),
     })
@@ -114,6 +127,10 @@ impl FakeServer {
         self.seen.0.lock().expect("no panic").all.len()
     }
 
+    pub(crate) fn sessions(&self) -> usize {
+        self.seen.0.lock().expect("no panic").sessions
+    }
+
     pub(crate) fn wait_for_sessions(&self, count: usize) {
         let seen = self.seen.0.lock().expect("no panic");
         let seen = self.seen.1.wait_while(seen, |seen| seen.sessions < count);
@@ -136,6 +153,12 @@ fn converse(
             if (&*stream).write_all(part).is_err() {
                 return;
             }
+        }
+        if answer.reset {
+            // The reply first: a reset overtakes what is not read yet.
+            thread::sleep(std::time::Duration::from_millis(20));
+            let at_once = Some(std::time::Duration::ZERO);
+            rustix::net::sockopt::set_socket_linger(stream, at_once).expect("a socket");
         }
         if answer.close {
             return;
