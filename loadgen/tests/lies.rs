@@ -689,10 +689,6 @@ fn arguments_that_make_no_sense_are_refused_with_a_reason() {
             "--hdr /nowhere/h-1",
         ),
         (
-            "--profile poll --sessions 1 --users u --csv same --html ./same",
-            "--html ./same: is the file of --csv too",
-        ),
-        (
             "--profile poll --sessions 4 --users u{0..3} --chaos 0.1",
             "--chaos needs users of its own",
         ),
@@ -702,6 +698,16 @@ fn arguments_that_make_no_sense_are_refused_with_a_reason() {
         assert!(run.shown.contains(reason), "{arguments}: {}", run.shown);
     }
     let folder = tempfile::tempdir().expect("a folder");
+    let same = folder.path().join("same");
+    let html = format!("--html {}/./same", folder.path().display());
+    let both = format!("--csv {} {html}", same.display());
+    let refused = run(
+        "127.0.0.1:1",
+        &format!("--profile poll --sessions 1 --users u {both}"),
+    );
+    assert_eq!(refused.code, Some(2), "{}", refused.shown);
+    let reason = format!("{html}: is the file of --csv too");
+    assert!(refused.shown.contains(&reason), "{}", refused.shown);
     let csv = format!("--csv {}", folder.path().display());
     let refused = run(
         "127.0.0.1:1",
