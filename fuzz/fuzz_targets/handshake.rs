@@ -26,6 +26,7 @@ static SITE: LazyLock<(Current, Vec<Vec<u8>>)> = LazyLock::new(|| {
         certificates: vec![CertificateOptions { chain, key }],
         ciphers: Cipher::all().collect(),
         clients: ClientCertificates::None,
+        kernel: false,
         ticket_keys: Vec::new(),
         ticket_lifetime: Duration::from_secs(3600),
     };
