@@ -31,7 +31,7 @@ const RESUMED_RATIO: f64 = 0.5;
 
 /// The same where a full one is cheap, with ECDSA, and a resumed one exchanges
 /// keys all the same, as TLS 1.3 has it: what was reached, not what was hoped for.
-const RESUMED_RATIO_1_3: f64 = 0.95;
+const RESUMED_RATIO_1_3: f64 = 0.85;
 
 /// Most CPU of RETR over TLS in that of RETR without and of the cipher together.
 const BULK_RATIO: f64 = 1.35;

@@ -51,7 +51,7 @@ fn cpu_within(pid: u32, span: Duration) -> Duration {
 }
 
 /// Waits until a process has come to rest: nothing that was begun goes on.
-fn await_rest(pid: u32) {
+pub(crate) fn await_rest(pid: u32) {
     until_true("the server to be at rest", || {
         cpu_within(pid, Duration::from_millis(100)) < Duration::from_micros(200)
     });
