@@ -42,7 +42,7 @@ pub struct Intent {
     pub deleted: Vec<u32>,
     /// Numbers of messages that were fetched whole.
     pub fetched: Vec<u32>,
-    /// Digests of messages that were fetched whole and then deleted.
+    /// Digests of messages that were fetched whole, a message as often as it was.
     pub taken: Vec<(u32, Digest)>,
 }
 
@@ -52,6 +52,18 @@ impl Intent {
         self.deleted.clear();
         self.fetched.clear();
         self.taken.clear();
+    }
+
+    /// Of each message that is deleted its digest, where it was fetched.
+    pub fn deletions(&mut self) -> impl Iterator<Item = Option<Digest>> {
+        self.deleted.sort_unstable();
+        self.deleted.dedup();
+        self.taken.sort_unstable_by_key(|(number, _)| *number);
+        let taken = &self.taken;
+        self.deleted.iter().map(|deleted| {
+            let at = taken.binary_search_by_key(deleted, |(number, _)| *number);
+            at.ok().map(|at| taken[at].1)
+        })
     }
 }
 

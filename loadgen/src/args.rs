@@ -36,7 +36,7 @@ pub struct CommandLine {
 const AFTER: &str = "\
 From nothing to a report, where popcore's sources are:
   cargo build --release --workspace
-  target/release/popcore demo > demo.log 2>&1 & sleep 5
+  target/release/popcore demo > demo.log 2>&1 & until grep -qs self-signed demo.log; do sleep 0.2; done
   target/release/popcore-loadgen --target 127.0.0.1:1110 --users 'user{0..199}' --password demo \\
       --profile poll --find-max --slo 'p99<50ms,errors<0.1%' --duration 5 --html report.html
 
@@ -113,7 +113,7 @@ pub struct RunArgs {
     /// their own
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub chaos: f64,
-    /// How they misbehave
+    /// How they misbehave [default: in all ways; reset where messages are fetched]
     #[arg(long, value_enum, value_name = "KIND,..", value_delimiter = ',')]
     pub chaos_kinds: Vec<Chaos>,
     /// Threads [default: one for each CPU of --cpu, else one for every two CPUs]
@@ -279,7 +279,7 @@ pub struct SeriesArgs {
 pub enum Chaos {
     /// Reads few octets at a time, and rarely
     SlowReader,
-    /// Falls silent after the login, and is gone in the end without QUIT
+    /// Falls silent after the login; its end, ten seconds later, is a FIN without QUIT
     HalfOpen,
     /// Sends its commands octet by octet
     OneByteWriter,

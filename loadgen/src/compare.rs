@@ -161,6 +161,8 @@ fn seconds(figure: &str, a: &Report, b: &Report) -> Vec<f64> {
         let length = moment.to_s - moment.from_s;
         match figure {
             "sessions/s" => Some(float(moment.sessions) / length),
+            "commands/s" => Some(float(moment.commands) / length),
+            "messages/s" => Some(float(moment.messages) / length),
             "session p50 us" => Some(moment.p50_us),
             "session p99 us" => Some(moment.p99_us),
             _ => None,
@@ -232,6 +234,17 @@ pub fn compare(a: &Path, b: &Path) -> Result<u8, Failure> {
             first.target
         )
     };
+    for (path, runs) in [(a, &runs_a), (b, &runs_b)] {
+        if let Some(other) = runs.iter().find(|run| run.target != runs[0].target) {
+            return Err(Failure::Arguments(format!(
+                "{}: holds runs against {} and {}, and their ratios: compare files of one \
+                 target each",
+                path.display(),
+                runs[0].target,
+                other.target
+            )));
+        }
+    }
     let ratios = ratios(&refs_a, &refs_b);
     let mut shown = table(&label(a, &runs_a), &label(b, &runs_b), &ratios);
     // Writing to a String cannot fail.
@@ -239,6 +252,12 @@ pub fn compare(a: &Path, b: &Path) -> Result<u8, Failure> {
         if let Some(reason) = runs.iter().find_map(|run| run.invalid.as_ref()) {
             let _ = writeln!(shown, "{name} is INVALID: {reason}");
         }
+    }
+    if ratios.iter().any(|ratio| ratio.least.is_none()) {
+        let _ = writeln!(
+            shown,
+            "-: one run has no spread of this; --repeat on both sides has"
+        );
     }
     if runs_a[0].profile != runs_b[0].profile {
         let _ = writeln!(
@@ -254,6 +273,7 @@ pub fn compare(a: &Path, b: &Path) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timeline::Moment;
 
     #[test]
     fn the_median_is_in_the_middle() {
@@ -320,6 +340,36 @@ mod tests {
             row.split_whitespace().collect::<Vec<_>>(),
             ["errors", "0.0", "2.0", "-", "-"]
         );
+    }
+
+    #[test]
+    fn single_runs_have_the_spread_of_their_seconds() {
+        let second = |at: f64, commands: u64| -> Moment {
+            let mut moment = crate::report::sample(0.0, &[1]).timeline.remove(0);
+            (moment.from_s, moment.to_s, moment.commands) = (at, at + 1.0, commands);
+            moment
+        };
+        let (mut a, mut b) = (runs(&[(1, 0)]), runs(&[(1, 0)]));
+        // The last second is cut short and says nothing.
+        a[0].timeline = vec![second(0.0, 100), second(1.0, 200), second(2.0, 1)];
+        b[0].timeline = vec![second(0.0, 150), second(1.0, 100), second(2.0, 900)];
+        (a[0].rates.commands_per_s, b[0].rates.commands_per_s) = (150.0, 125.0);
+        let all = ratios(&[&a[0]], &[&b[0]]);
+        let commands = of(&all, "commands/s");
+        assert_eq!((commands.least, commands.most), (Some(0.5), Some(1.5)));
+        assert_eq!(of(&all, "session p50 us").least, None, "of no sessions");
+    }
+
+    #[test]
+    fn runs_of_two_targets_are_not_one_side() {
+        let mut both = runs(&[(5, 0), (5, 0)]);
+        "other:1".clone_into(&mut both[1].target);
+        let series =
+            serde_json::json!({ "version": "0", "runs": both, "medians": [], "ratios": [] });
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), series.to_string()).expect("written");
+        let refused = compare(file.path(), file.path()).expect_err("two targets");
+        assert!(refused.to_string().contains("h:1 and other:1"), "{refused}");
     }
 
     #[test]

@@ -257,6 +257,12 @@ impl Dialogue {
         }
     }
 
+    /// Whether a message was asked for that has not come whole.
+    pub fn awaits_message(&self) -> bool {
+        let mut pending = self.script.pending.iter();
+        pending.any(|asked| asked.phase == Phase::Retr)
+    }
+
     /// Whether a message is being sent to us.
     pub fn is_amid_message(&self) -> bool {
         let front = self.script.pending.front();
@@ -335,13 +341,13 @@ impl Dialogue {
         let fault = self.script.in_phase(fault);
         around.record.fault(&fault, &around.login.user);
         around.record.failed += 1;
-        self.give_up(around.account);
+        self.give_up(around);
     }
 
     /// The session is over without an end.
-    pub fn give_up(&mut self, account: &mut Account) {
+    pub fn give_up(&mut self, around: &mut Surroundings<'_>) {
         if self.script.quit_sent {
-            account.doubt(&self.script.intent);
+            self.script.doubt(around);
         }
     }
 

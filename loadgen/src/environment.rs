@@ -35,7 +35,9 @@ impl Environment {
             "release build"
         };
         Self {
-            command_line: command_line(std::env::args()),
+            command_line: command_line(
+                std::env::args_os().map(|word| word.to_string_lossy().into_owned()),
+            ),
             cpu: value("/proc/cpuinfo", "model name", ':'),
             cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory_bytes: kib(&value("/proc/meminfo", "MemTotal", ':')) * 1024,

@@ -157,6 +157,9 @@ impl Faults {
     }
 }
 
+/// Characters of a greeting that are kept.
+const GREETING: usize = 200;
+
 /// What was counted.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -192,6 +195,10 @@ pub struct Record {
     pub chaos: [u64; 4],
     /// Of those, sessions that the server ended or refused.
     pub chaos_failed: u64,
+    /// Of those, connections that were reset in the midst of a message.
+    pub chaos_reset: u64,
+    /// What the server said of itself, to whoever came first.
+    pub greeting: Option<String>,
     /// The share of its time that the busiest thread was on a CPU.
     pub busiest: f64,
     /// The most connections of all threads that were open at a time.
@@ -254,6 +261,8 @@ impl Default for Record {
             tls_full: 0,
             chaos: [0; 4],
             chaos_failed: 0,
+            chaos_reset: 0,
+            greeting: None,
             busiest: 0.0,
             most_open: 0,
             recent: latencies(),
@@ -306,6 +315,14 @@ impl Record {
         }
     }
 
+    /// The server greeted a session, by a line of any length.
+    pub fn greeted(&mut self, text: &[u8]) {
+        if self.greeting.is_none() {
+            let text = String::from_utf8_lossy(text);
+            self.greeting = Some(text.chars().take(GREETING).collect());
+        }
+    }
+
     /// Something went wrong in a session of this user.
     pub fn fault(&mut self, fault: &Fault, user: &str) {
         self.faults.add(fault, user);
@@ -339,6 +356,8 @@ impl Record {
             *own += theirs;
         }
         self.chaos_failed += other.chaos_failed;
+        self.chaos_reset += other.chaos_reset;
+        self.greeting = self.greeting.take().or(other.greeting);
         self.busiest = self.busiest.max(other.busiest);
         self.most_open = self.most_open.max(other.most_open);
     }

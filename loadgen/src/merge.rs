@@ -7,7 +7,9 @@ use hdrhistogram::Histogram;
 
 use crate::compare::read;
 use crate::hdr;
-use crate::report::{Errors, Handshakes, Idle, Latency, Misbehaved, Report, float, grown_by};
+use crate::report::{
+    Errors, Handshakes, Idle, Latency, Misbehaved, Report, Server, float, grown_by,
+};
 use crate::series::{Failure, publish_json};
 use crate::timeline::Moment;
 
@@ -34,6 +36,11 @@ pub fn merge(files: &[PathBuf], json: &str) -> Result<u8, Failure> {
 
 /// Both together; `a` began first.
 pub fn add(mut a: Report, b: Report) -> Result<Report, String> {
+    let unseen = if is_target_of(&a, &b) {
+        Unseen::At(outside(&a, &b))
+    } else {
+        Unseen::All
+    };
     merge_setup(&mut a, &b);
     for (name, text) in b.histograms {
         let mut sum = hdr::decode(&text)?;
@@ -56,34 +63,38 @@ pub fn add(mut a: Report, b: Report) -> Result<Report, String> {
     a.given_up = a.given_up.or(b.given_up);
     a.invalid = a.invalid.or(b.invalid);
     a.doubtful = a.doubtful.or(b.doubtful);
+    a.greeting = a.greeting.or(b.greeting);
     a.search = a.search.or(b.search);
     a.idle = match (a.idle, b.idle) {
         (Some(a), Some(b)) => Some(merge_idle(&a, &b)),
         (a, b) => a.or(b),
     };
-    a.sessions += b.sessions;
-    a.failed_sessions += b.failed_sessions;
-    a.commands += b.commands;
-    a.messages += b.messages;
-    a.message_bytes += b.message_bytes;
-    a.deleted += b.deleted;
+    a.sessions = a.sessions.saturating_add(b.sessions);
+    a.failed_sessions = a.failed_sessions.saturating_add(b.failed_sessions);
+    a.commands = a.commands.saturating_add(b.commands);
+    a.messages = a.messages.saturating_add(b.messages);
+    a.message_bytes = a.message_bytes.saturating_add(b.message_bytes);
+    a.deleted = a.deleted.saturating_add(b.deleted);
     a.delivered = sum(a.delivered, b.delivered);
-    a.received_bytes += b.received_bytes;
-    a.sent_bytes += b.sent_bytes;
+    a.received_bytes = a.received_bytes.saturating_add(b.received_bytes);
+    a.sent_bytes = a.sent_bytes.saturating_add(b.sent_bytes);
     let rate = |count: u64| float(count) / a.elapsed_s.max(1e-9);
     a.rates.sessions_per_s = rate(a.sessions);
     a.rates.commands_per_s = rate(a.commands);
     a.rates.messages_per_s = rate(a.messages);
     a.rates.received_mb_per_s = rate(a.received_bytes) / 1e6;
     merge_kinds(&mut a, b.errors, b.tls, b.chaos);
-    let all = a.sessions + a.failed_sessions;
+    let all = a.sessions.saturating_add(a.failed_sessions);
     a.generator.cpu_s += b.generator.cpu_s;
     a.generator.cpu_us_per_session = (all > 0).then(|| a.generator.cpu_s * 1e6 / float(all));
     a.generator.busiest_thread = a.generator.busiest_thread.max(b.generator.busiest_thread);
-    // Each saw its own machine: what servers used cannot be told apart.
-    a.server = a.server.or(b.server);
+    a.server = match (a.server, b.server) {
+        (Some(a), Some(b)) => Some(merge_server(&a, &b, unseen)),
+        (a, b) => a.or(b),
+    };
     if let Some(server) = &mut a.server {
         server.cpu_us_per_session = (all > 0).then(|| server.cpu_s * 1e6 / float(all));
+        server.cpus_used = server.cpu_s / a.elapsed_s.max(1e-9);
         server.anonymous_per_concurrent_session_bytes = grown_by(
             server.anonymous_most_bytes,
             server.anonymous_before_bytes,
@@ -96,7 +107,7 @@ pub fn add(mut a: Report, b: Report) -> Result<Report, String> {
 
 /// What was run.
 fn merge_setup(a: &mut Report, b: &Report) {
-    if !a.target.split(", ").any(|target| target == b.target) {
+    if !is_target_of(a, b) {
         a.target = format!("{}, {}", a.target, b.target);
     }
     if a.profile != b.profile {
@@ -115,6 +126,82 @@ fn merge_setup(a: &mut Report, b: &Report) {
     a.most_open_sessions += b.most_open_sessions;
     a.threads += b.threads;
     a.users += b.users;
+}
+
+/// Whether `b` loaded a server that `a` did too.
+fn is_target_of(a: &Report, b: &Report) -> bool {
+    a.target.split(", ").any(|target| target == b.target)
+}
+
+/// The share of `b`'s time in which `a` was over; it did not begin later.
+fn outside(a: &Report, b: &Report) -> f64 {
+    let (end, length) = (a.started_unix_s + a.elapsed_s, b.elapsed_s.max(1e-9));
+    ((b.started_unix_s + b.elapsed_s - end) / length).clamp(0.0, 1.0)
+}
+
+/// What of the second run's server the first did not see.
+#[derive(Clone, Copy)]
+enum Unseen {
+    /// Everything: it is another server.
+    All,
+    /// It is the same, at work for both: what it used in this share of the second's time.
+    At(f64),
+}
+
+/// What servers used. A server that generators load at a time is seen by each of them
+/// at work for all; it is counted once.
+fn merge_server(a: &Server, b: &Server, unseen: Unseen) -> Server {
+    let share = match unseen {
+        Unseen::All => 1.0,
+        Unseen::At(share) => share,
+    };
+    // What lasts: of two servers the sum, of one the larger.
+    let both = |a: u64, b: u64| match unseen {
+        Unseen::All => a + b,
+        Unseen::At(_) => a.max(b),
+    };
+    // What adds up by the time.
+    let counted = |a: u64, b: u64| a + part(b, share);
+    let all = |a: Option<u64>, b: Option<u64>, add: &dyn Fn(u64, u64) -> u64| match (a, b) {
+        (Some(a), Some(b)) => Some(add(a, b)),
+        // What one of them does not know is not known of both.
+        _ => None,
+    };
+    Server {
+        cpu_s: a.cpu_s + b.cpu_s * share,
+        cpu_us_per_session: None,
+        cpus_used: 0.0,
+        threads: both(a.threads, b.threads),
+        processes: both(a.processes, b.processes),
+        most_processes: both(a.most_processes, b.most_processes),
+        voluntary_switches: counted(a.voluntary_switches, b.voluntary_switches),
+        involuntary_switches: counted(a.involuntary_switches, b.involuntary_switches),
+        context_switches: all(a.context_switches, b.context_switches, &counted),
+        anonymous_most_bytes: both(a.anonymous_most_bytes, b.anonymous_most_bytes),
+        anonymous_per_concurrent_session_bytes: None,
+        resident_before_bytes: match unseen {
+            Unseen::All => a.resident_before_bytes + b.resident_before_bytes,
+            Unseen::At(_) => a.resident_before_bytes,
+        },
+        resident_bytes: both(a.resident_bytes, b.resident_bytes),
+        resident_peak_bytes: both(a.resident_peak_bytes, b.resident_peak_bytes),
+        anonymous_before_bytes: match unseen {
+            Unseen::All => a.anonymous_before_bytes + b.anonymous_before_bytes,
+            Unseen::At(_) => a.anonymous_before_bytes,
+        },
+        anonymous_bytes: both(a.anonymous_bytes, b.anonymous_bytes),
+        proportional_bytes: all(a.proportional_bytes, b.proportional_bytes, &both),
+    }
+}
+
+/// A share of a count, from 0 to 1.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a count is no larger than the count and not negative"
+)]
+fn part(count: u64, share: f64) -> u64 {
+    (float(count) * share).round() as u64
 }
 
 /// Sessions held at one server: each saw it grow by those of both.
@@ -151,6 +238,7 @@ fn merge_kinds(a: &mut Report, errors: Errors, tls: Option<Handshakes>, chaos: O
     }
     if let (Some(own), Some(theirs)) = (&mut a.chaos, &chaos) {
         own.ended_by_server += theirs.ended_by_server;
+        own.reset_amid_message += theirs.reset_amid_message;
         for (name, count) in &theirs.sessions {
             *own.sessions.entry(name.clone()).or_default() += count;
         }
@@ -161,7 +249,7 @@ fn merge_kinds(a: &mut Report, errors: Errors, tls: Option<Handshakes>, chaos: O
 
 fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
-        (Some(a), Some(b)) => Some(a + b),
+        (Some(a), Some(b)) => Some(a.saturating_add(b)),
         (a, b) => a.or(b),
     }
 }
@@ -218,6 +306,98 @@ mod tests {
         assert!((both.elapsed_s - 3.0).abs() < 1e-9, "{}", both.elapsed_s);
         let from: Vec<f64> = both.timeline.iter().map(|m| m.from_s).collect();
         assert_eq!(from, [0.0, 1.0]);
+    }
+
+    #[test]
+    fn counts_that_no_run_has_are_no_panic() {
+        let (mut a, b) = (sample(100.0, &[1]), sample(101.0, &[2]));
+        a.sessions = u64::MAX;
+        assert_eq!(add(a, b).expect("alike").sessions, u64::MAX);
+    }
+
+    fn server(cpu_s: f64, anonymous: u64) -> Server {
+        Server {
+            cpu_s,
+            cpu_us_per_session: Some(1.0),
+            cpus_used: 9.0,
+            threads: 3,
+            processes: 1,
+            most_processes: 2,
+            voluntary_switches: 100,
+            involuntary_switches: 10,
+            context_switches: Some(1_000),
+            anonymous_most_bytes: anonymous,
+            anonymous_per_concurrent_session_bytes: None,
+            resident_before_bytes: 5,
+            resident_bytes: 7,
+            resident_peak_bytes: 9,
+            anonymous_before_bytes: 1_000,
+            anonymous_bytes: 2_000,
+            proportional_bytes: None,
+        }
+    }
+
+    /// Two runs of two seconds and four sessions, the second so many seconds later.
+    fn with_servers(later: f64, target: &str) -> Server {
+        let mut a = sample(100.0, &[1, 2, 3, 4]);
+        let mut b = sample(100.0 + later, &[1, 2, 3, 4]);
+        target.clone_into(&mut b.target);
+        (a.server, b.server) = (Some(server(1.0, 4_000)), Some(server(3.0, 6_000)));
+        (a.most_open_sessions, b.most_open_sessions) = (2, 3);
+        let both = add(a, b).expect("alike");
+        both.server.expect("both saw one")
+    }
+
+    #[test]
+    fn what_servers_used_is_added_and_one_server_counted_once() {
+        // CPU seconds, CPUs, microseconds a session, switches, threads, memory a session.
+        let figures = |s: &Server| {
+            let each = s.cpu_us_per_session.expect("sessions");
+            let memory = s.anonymous_per_concurrent_session_bytes;
+            [
+                s.cpu_s,
+                s.cpus_used,
+                each,
+                float(s.context_switches.expect("counted")),
+                float(s.voluntary_switches),
+                float(s.threads),
+                memory.expect("sessions"),
+            ]
+        };
+        for (later, target, expected) in [
+            // Two servers at a time, and what they had both before.
+            (
+                0.0,
+                "other:1",
+                [4.0, 2.0, 500_000.0, 2_000.0, 200.0, 6.0, 1_600.0],
+            ),
+            // One server, which each saw at work for both.
+            (
+                0.0,
+                "h:1",
+                [1.0, 0.5, 125_000.0, 1_000.0, 100.0, 3.0, 1_000.0],
+            ),
+            // Half of the second's time was the second's alone.
+            (
+                1.0,
+                "h:1",
+                [2.5, 2.5 / 3.0, 312_500.0, 1_500.0, 150.0, 3.0, 1_000.0],
+            ),
+            // One after the other.
+            (
+                5.0,
+                "h:1",
+                [4.0, 4.0 / 7.0, 500_000.0, 2_000.0, 200.0, 3.0, 1_000.0],
+            ),
+        ] {
+            let merged = figures(&with_servers(later, target));
+            for (found, wanted) in merged.iter().zip(expected) {
+                assert!(
+                    (found - wanted).abs() < 1e-6,
+                    "{later} {target}: {merged:?}"
+                );
+            }
+        }
     }
 
     #[test]

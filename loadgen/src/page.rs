@@ -409,6 +409,10 @@ fn environment(report: &Report) -> String {
             ("command line", here.command_line.clone()),
             ("generator", here.generator.clone()),
             (
+                "server's greeting",
+                report.greeting.clone().unwrap_or_else(|| "none".to_owned()),
+            ),
+            (
                 "load",
                 format!(
                     "{}, {}",

@@ -112,7 +112,7 @@ impl Plan {
         });
         enough(sessions, logins.len())?;
         let mix = mix(args)?;
-        let chaos = chaos(args)?;
+        let chaos = chaos(args, &mix)?;
         if mix.holds() {
             quiet(open, chaos.is_some())?;
         }
@@ -265,13 +265,21 @@ fn share(name: &str, value: f64) -> Result<f64, String> {
         .ok_or_else(|| format!("{name} {value}: a share is from 0 to 1"))
 }
 
-fn chaos(args: &RunArgs) -> Result<Option<Misconduct>, String> {
+fn chaos(args: &RunArgs, mix: &Mix) -> Result<Option<Misconduct>, String> {
     let share = share("--chaos", args.chaos)?;
     if share >= 1.0 {
         return Err("--chaos 1: leaves no session to measure; it is below 1".to_owned());
     }
     let kinds = if args.chaos_kinds.is_empty() {
-        Chaos::value_variants().to_vec()
+        let kinds = Chaos::value_variants().iter().copied();
+        let possible = |kind: &Chaos| *kind != Chaos::Reset || mix.fetches();
+        kinds.filter(possible).collect()
+    } else if args.chaos_kinds.contains(&Chaos::Reset) && !mix.fetches() {
+        return Err(
+            "--chaos-kinds reset: resets come amid a message, and no session here fetches one: \
+             choose sessions with retr or take"
+                .to_owned(),
+        );
     } else {
         args.chaos_kinds.clone()
     };
@@ -293,9 +301,10 @@ fn tls(args: &RunArgs, target: &str) -> Result<Option<Client>, String> {
 fn deliveries(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>();
     match number {
-        Ok(rate) if rate > 0.0 && rate <= 100_000.0 => Ok(rate),
+        // Less than one in a day is none.
+        Ok(rate) if (1e-5..=100_000.0).contains(&rate) => Ok(rate),
         _ => Err(format!(
-            "--deliver {text}: write it as 100/s, up to 100000/s"
+            "--deliver {text}: write it as 100/s, from 0.00001/s to 100000/s"
         )),
     }
 }
@@ -389,6 +398,7 @@ mod tests {
             "--profile poll --users u --password p --sessions 1 --cpu 3-1",
             "--profile poll --users u --password p --sessions 1 --cpu 99999",
             "--profile poll --users u --password p --sessions 1 --chaos 2",
+            "--profile poll --users u{0..9} --password p --sessions 1 --chaos 0.1 --chaos-kinds reset",
             "--profile poll --users u --password p --sessions 1 --rate 0/s",
             "--profile idle --users u --password p --sessions 1 --rate 5/s",
             "--profile poll --users u --password p --sessions 1 --deliver 5/s",
@@ -399,6 +409,22 @@ mod tests {
             assert!(plan(arguments).is_err(), "{arguments}");
         }
         assert!(resolve("127.0.0.1").is_err(), "a port is needed");
+        // So long a gap no clock has.
+        assert!(deliveries("1e-20/s").is_err() && deliveries("0.1/s") == Ok(0.1));
+    }
+
+    #[test]
+    fn resets_need_messages() {
+        let kinds = |profile: &str| {
+            let line = format!(
+                "--profile {profile} --users u{{0..9}} --password p --sessions 1 --threads 1 \
+                 --chaos 0.1"
+            );
+            plan(&line).expect("sound").chaos.expect("some").kinds
+        };
+        assert!(kinds("fetch").contains(&Chaos::Reset));
+        let polls = kinds("poll");
+        assert!(polls.len() == 3 && !polls.contains(&Chaos::Reset));
     }
 
     #[test]

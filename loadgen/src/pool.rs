@@ -1,7 +1,9 @@
 //! Which user is next: in turn, at random, or as real mailboxes are used (Zipf).
 //!
 //! A maildrop is exclusive (RFC 1939, section 8), so a user who has a session is
-//! not given out again before it is over. Each thread has users of its own.
+//! not given out again before it is over. Each thread has users of its own, and all
+//! threads begin as many sessions: a user's rank is that among all users of the run,
+//! but nobody is given more than a thread's share of the sessions.
 
 use std::collections::VecDeque;
 
@@ -57,8 +59,9 @@ enum Kind {
 const DRAWS: usize = 8;
 
 impl Pool {
-    /// Users 0 to below `users`; ranks of Zipf are their numbers.
-    pub fn new(users: usize, choice: Choice, seed: u64) -> Self {
+    /// Users of these ranks among all of the run, from 1 on; they are numbered from 0.
+    pub fn new(ranks: impl ExactSizeIterator<Item = usize>, choice: Choice, seed: u64) -> Self {
+        let users = ranks.len();
         let drawn = |sums| Kind::Drawn {
             free: vec![true; users],
             left: users,
@@ -70,7 +73,7 @@ impl Pool {
             Choice::Uniform => drawn(Vec::new()),
             Choice::Zipf(exponent) => {
                 let mut sum = 0.0;
-                let shares = (1..=users).map(|rank| {
+                let shares = ranks.map(|rank| {
                     let rank = f64::from(u32::try_from(rank).unwrap_or(u32::MAX));
                     sum += rank.powf(-exponent);
                     sum
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn nobody_has_two_sessions() {
         for choice in [Choice::InTurn, Choice::Uniform, Choice::Zipf(2.0)] {
-            let mut pool = Pool::new(7, choice, 1);
+            let mut pool = Pool::new(1..8, choice, 1);
             let mut seen: Vec<usize> = (0..7).map(|_| pool.take().expect("free")).collect();
             assert_eq!(pool.take(), None);
             seen.sort_unstable();
@@ -154,18 +157,65 @@ mod tests {
         }
     }
 
-    #[test]
-    fn zipf_prefers_the_first() {
-        let mut counts = [0usize; 100];
-        let mut pool = Pool::new(100, Choice::Zipf(1.0), 1);
-        for _ in 0..50_000 {
+    /// Pearson's statistic of draws beside the distribution that they should have.
+    fn chi_square(choice: Choice, seed: u64, share: impl Fn(f64) -> f64) -> f64 {
+        const DRAWN: u32 = 100_000;
+        let mut counts = [0u32; 100];
+        let mut pool = Pool::new(1..101, choice, seed);
+        for _ in 0..DRAWN {
             let user = pool.take().expect("free");
             counts[user] += 1;
             pool.give(user);
         }
-        // The harmonic number of 100 is 5.19.
-        assert!((9_300..9_950).contains(&counts[0]), "{}", counts[0]);
-        assert!((800..1_120).contains(&counts[9]), "{}", counts[9]);
+        let ranks = || (1..=100).map(f64::from);
+        let sum: f64 = ranks().map(&share).sum();
+        let terms = ranks().zip(counts).map(|(rank, count)| {
+            let expected = f64::from(DRAWN) * share(rank) / sum;
+            assert!(expected > 5.0, "too few for the statistic");
+            (f64::from(count) - expected).powi(2) / expected
+        });
+        terms.sum()
+    }
+
+    #[test]
+    fn draws_have_the_distribution_that_was_asked_for() {
+        // With 99 degrees of freedom one in some ten thousand is above, and one below.
+        // Users in turn would be at 0, and other exponents far beyond.
+        let likely = 55.0..160.0;
+        for seed in 1..=5 {
+            let uniform = chi_square(Choice::Uniform, seed, |_| 1.0);
+            assert!(likely.contains(&uniform), "uniform, {seed}: {uniform}");
+            for exponent in [0.5, 1.0, 1.1, 1.5] {
+                let share = |rank: f64| rank.powf(-exponent);
+                let zipf = chi_square(Choice::Zipf(exponent), seed, share);
+                assert!(likely.contains(&zipf), "zipf:{exponent}, {seed}: {zipf}");
+            }
+        }
+        // The proof that it is looked at.
+        let near = chi_square(Choice::Zipf(1.0), 1, |rank| rank.powf(-1.05));
+        assert!(near > 200.0, "{near}");
+        let turns = chi_square(Choice::InTurn, 1, |_| 1.0);
+        assert!(turns < 1.0, "{turns}");
+    }
+
+    #[test]
+    fn a_threads_users_have_their_ranks_among_all() {
+        // Numbers 3 of every 4: of ranks 4, 8, 12 and so on.
+        let mut counts = [0usize; 25];
+        let mut pool = Pool::new((4..101).step_by(4), Choice::Zipf(2.0), 1);
+        let mut first = Pool::new((1..101).step_by(4), Choice::Zipf(2.0), 1);
+        let mut firsts = 0;
+        for _ in 0..10_000 {
+            let user = pool.take().expect("free");
+            counts[user] += 1;
+            pool.give(user);
+            let user = first.take().expect("free");
+            firsts += usize::from(user == 0);
+            first.give(user);
+        }
+        // 1 to 1/4 and 1 to 1/25, and their like: 0.62 and 0.93 of all.
+        assert!((6_000..6_450).contains(&counts[0]), "{}", counts[0]);
+        assert!((9_150..9_450).contains(&firsts), "{firsts}");
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub struct Report {
     /// Which single figures are.
     #[serde(default)]
     pub doubtful: Option<String>,
+    /// What the server said of itself.
+    #[serde(default)]
+    pub greeting: Option<String>,
     /// From the first connection to the end of the last session.
     pub elapsed_s: f64,
     /// Sessions without a fault.
@@ -142,6 +145,9 @@ pub struct Misbehaved {
     pub sessions: BTreeMap<String, u64>,
     /// Those that the server ended or refused, as it may.
     pub ended_by_server: u64,
+    /// Those of `reset` that were amid a message and were reset.
+    #[serde(default)]
+    pub reset_amid_message: u64,
 }
 
 /// Counts by time.
@@ -298,6 +304,7 @@ impl Report {
             given_up: outcome.given_up.clone(),
             invalid: outcome.invalid.clone(),
             doubtful: outcome.doubtful.clone(),
+            greeting: record.greeting.clone(),
             elapsed_s: seconds,
             sessions: record.sessions,
             failed_sessions: record.failed,
@@ -455,6 +462,7 @@ impl Misbehaved {
                 .map(|kind| (name(kind), record.chaos[*kind as usize]))
                 .collect(),
             ended_by_server: record.chaos_failed,
+            reset_amid_message: record.chaos_reset,
         }
     }
 }

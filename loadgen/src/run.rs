@@ -148,7 +148,7 @@ pub fn run(
         interrupted: false,
         given_up: watch.given_up.take(),
     };
-    audit(plan, &mut outcome, interrupt)?;
+    audit(plan, &mut outcome, interrupt);
     outcome.interrupted = interrupt.wished();
     Ok(outcome)
 }
@@ -208,8 +208,12 @@ fn play_all(
         for thread in threads {
             all.merge(thread.join().map_err(panicked)??);
         }
-        if let Some(postman) = postman {
-            postman.join().map_err(panicked)??;
+        // Without deliveries the run is not what was asked for, and is over; what was
+        // counted until then is told all the same.
+        if let Some(postman) = postman
+            && let Err(error) = postman.join().map_err(panicked)?
+        {
+            watch.given_up.get_or_insert(error);
         }
         Ok(all)
     })
@@ -291,20 +295,27 @@ fn doubtful(record: &Record) -> Option<String> {
 }
 
 /// Compares the Maildirs with what should be in them, or as many of them as the
-/// operator has the patience for.
-fn audit(plan: &Plan, outcome: &mut Outcome, interrupt: &Interrupt) -> Result<(), String> {
+/// operator has the patience for. One that cannot be read takes no figure with it.
+fn audit(plan: &Plan, outcome: &mut Outcome, interrupt: &Interrupt) {
     let Some(source) = &plan.conduct.source else {
-        return Ok(());
+        return;
     };
     for (user, login) in plan.logins.iter().enumerate() {
         if interrupt.wished() {
             break;
         }
-        for fault in source.audit(user)? {
-            outcome.record.fault(&fault, &login.user);
+        match source.audit(user) {
+            Ok(faults) => {
+                for fault in faults {
+                    outcome.record.fault(&fault, &login.user);
+                }
+            }
+            Err(error) => {
+                let told = || format!("the Maildirs cannot be compared: {error}");
+                outcome.given_up.get_or_insert_with(told);
+            }
         }
     }
-    Ok(())
 }
 
 /// One thread's part. A thread that cannot play its part ends the run.

@@ -213,6 +213,12 @@ impl Mix {
         self.0.iter().any(Scenario::holds)
     }
 
+    /// Whether sessions of it fetch messages.
+    pub fn fetches(&self) -> bool {
+        let mut steps = self.0.iter().flat_map(|scenario| &scenario.steps);
+        steps.any(|step| matches!(step, Step::Retr(_) | Step::Take(_)))
+    }
+
     /// All kinds.
     pub fn scenarios(&self) -> &[Scenario] {
         &self.0

@@ -4,6 +4,7 @@
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -193,24 +194,38 @@ fn one(
     Ok(Report::new(args, target, plan, &outcome))
 }
 
+/// Which target's turn it is, run by run.
+fn order(interleave: bool, targets: Range<usize>, times: u32) -> Vec<usize> {
+    if interleave {
+        (0..times).flat_map(|_| targets.clone()).collect()
+    } else {
+        targets
+            .flat_map(|target| std::iter::repeat_n(target, times as usize))
+            .collect()
+    }
+}
+
 /// Runs each target so many times, in turn or one after the other.
 fn repeat(args: &RunArgs, times: u32, interrupt: &Interrupt) -> Result<u8, Failure> {
     let plans: Vec<Plan> = (0..args.target.len())
         .map(|target| Plan::new(args, target).map_err(Failure::Arguments))
         .collect::<Result<_, _>>()?;
     let targets = 0..plans.len();
-    let order: Vec<usize> = if args.series.interleave {
-        (0..times).flat_map(|_| targets.clone()).collect()
-    } else {
-        targets
-            .clone()
-            .flat_map(|target| std::iter::repeat_n(target, times as usize))
-            .collect()
-    };
+    let order = order(args.series.interleave, targets.clone(), times);
     let mut runs: Vec<(usize, Report)> = Vec::new();
+    let mut broken = None;
     for (number, target) in order.iter().enumerate() {
         let label = format!("run {} of {}", number + 1, order.len());
-        let report = one(args, *target, &plans[*target], &label, interrupt)?;
+        let report = match one(args, *target, &plans[*target], &label, interrupt) {
+            Ok(report) => report,
+            Err(failure) if runs.is_empty() => return Err(failure),
+            // What was measured before is told all the same.
+            Err(failure) => {
+                tell::aside(format_args!("popcore-loadgen: {label}: {failure}"));
+                broken = Some(failure.code());
+                break;
+            }
+        };
         let (rate, name) = (report.rates.sessions_per_s, &report.target);
         tell::aside(format_args!(
             "{label}: {name}: {rate:.1} sessions/s, {} errors",
@@ -234,7 +249,8 @@ fn repeat(args: &RunArgs, times: u32, interrupt: &Interrupt) -> Result<u8, Failu
         _ => Vec::new(),
     };
     let shown = summary(args, &medians, &ratios);
-    let worst = runs.iter().map(|(_, run)| code(run)).max().unwrap_or(1);
+    let codes = runs.iter().map(|(_, run)| code(run)).chain(broken);
+    let worst = codes.max().unwrap_or(1);
     let series = Series {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         runs: runs.into_iter().map(|(_, run)| run).collect(),

@@ -480,6 +480,102 @@ mod tests {
         );
     }
 
+    /// The folder of the cgroup (version 2) that this test runs in, where one is mounted.
+    fn own_cgroup() -> Option<PathBuf> {
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("proc is mounted");
+        let mut mounts = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
+        let mount = PathBuf::from(mounts.find(|words| words[2] == "cgroup2")?[1]);
+        let groups = fs::read_to_string("/proc/self/cgroup").expect("proc is mounted");
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let folder = mount.join(own);
+        folder.join("cpu.stat").exists().then_some(folder)
+    }
+
+    /// A cgroup of a test's own.
+    struct Group(PathBuf);
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let removed = fs::remove_dir(&self.0);
+            if !std::thread::panicking() {
+                removed.expect("nobody is in it any more");
+            }
+        }
+    }
+
+    /// Uses so much CPU time and holds it against what the cgroup says.
+    fn own_work_is_seen_in(folder: PathBuf) {
+        let work = Duration::from_millis(50);
+        let observation = Observation::begin(&Watched::Cgroup(folder)).expect("a cgroup");
+        let clock = || {
+            let clock = rustix::time::ClockId::ThreadCPUTime;
+            Duration::try_from(rustix::time::clock_gettime(clock)).expect("not negative")
+        };
+        let (before, mut sum) = (clock(), 0u64);
+        while clock().saturating_sub(before) < work {
+            sum = black_box(sum + 1);
+        }
+        // The kernel adds it up by ticks.
+        let used = observation.cpu().expect("a cgroup");
+        assert!(used >= work / 2, "{used:?}");
+        assert!(observation.memory().expect("a cgroup").processes >= 1);
+    }
+
+    #[test]
+    fn a_cgroup_misses_nothing_of_what_ended_in_it() {
+        let Some(own) = own_cgroup() else {
+            // Nothing of the kind is mounted; what is mistaken for it is refused.
+            let other = Watched::Cgroup("/sys/fs/cgroup".into());
+            let error = Observation::begin(&other).expect_err("no cgroup");
+            return assert!(error.contains("of cgroup version 2"), "{error}");
+        };
+        let folder = own.join(format!("popcore-loadgen-{}", std::process::id()));
+        if let Err(error) = fs::create_dir(&folder) {
+            // To make one takes root, or a group that was handed over; anybody may read.
+            let refused = [
+                std::io::ErrorKind::PermissionDenied,
+                std::io::ErrorKind::ReadOnlyFilesystem,
+            ];
+            assert!(refused.contains(&error.kind()), "{error}");
+            return own_work_is_seen_in(own);
+        }
+        let group = Group(folder);
+        // A process that orphans its child: no tree has it, and nobody waits for it.
+        let mut parent = std::process::Command::new("sh")
+            .args([
+                "-c",
+                "read go; (sh -c 'i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; echo done' &)",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        fs::write(group.0.join("cgroup.procs"), parent.id().to_string()).expect("moved");
+        let watched = Watched::Cgroup(group.0.clone());
+        let observation = Observation::begin(&watched).expect("a cgroup");
+        assert_eq!(observation.memory().expect("a cgroup").processes, 1);
+        let mut input = parent.stdin.take().expect("a pipe");
+        input.write_all(b"go\n").expect("written");
+        let mut said = String::new();
+        let mut output = parent.stdout.take().expect("a pipe");
+        output.read_to_string(&mut said).expect("both have ended");
+        assert_eq!(said, "done\n");
+        parent.wait().expect("ends");
+        let used = observation.cpu().expect("a cgroup");
+        assert!(used >= Duration::from_millis(10), "{used:?}");
+        // Both have slept. Where the kernel lets nobody count there is no number.
+        let switches = observation.all_context_switches();
+        assert!(switches.is_none_or(|all| all >= 2), "{switches:?}");
+        // The orphan is somebody else's to wait for.
+        let started = Instant::now();
+        while observation.memory().expect("a cgroup").processes > 0 {
+            assert!(started.elapsed() < Duration::from_mins(1), "still there");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let later = observation.cpu().expect("a cgroup");
+        assert!(later >= used, "{later:?} and {used:?} before");
+    }
+
     #[test]
     fn a_process_that_is_not_there_is_named() {
         let error =

@@ -16,6 +16,10 @@ use crate::dialogue::Dialogue;
 use crate::fault::{Fault, Kind};
 use crate::plan::Plan;
 
+/// Octets read at a time where a message is to be left in its midst: fewer than a short
+/// one has.
+const TASTE: usize = 16;
+
 /// Where a slot's session stands.
 #[derive(Debug)]
 pub(crate) enum Link {
@@ -58,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) rest: Duration,
     /// Counts sessions and timers, so that a timer of the past is known as one.
     pub(crate) turn: u32,
+    /// Is on the list of those whose sockets have more to be read.
+    pub(crate) hungry: bool,
 }
 
 impl Slot {
@@ -71,6 +77,12 @@ impl Slot {
             | Link::Closing(socket) => Some(socket.as_fd()),
             Link::Ready(_) | Link::Resting { .. } | Link::Over => None,
         }
+    }
+
+    /// How much is read at a time; `None`: as much as there is.
+    pub(crate) fn mouthful(&self) -> Option<usize> {
+        let tastes = self.chaos == Some(Chaos::Reset) && self.dialogue.awaits_message();
+        tastes.then_some(TASTE)
     }
 
     /// Takes the socket from one state of the link to the next.

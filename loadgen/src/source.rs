@@ -31,7 +31,17 @@ pub struct Source {
 #[derive(Debug)]
 struct Mailbox {
     path: PathBuf,
-    contents: Mutex<Contents>,
+    left: Mutex<Left>,
+}
+
+/// What should be left in a Maildir.
+#[derive(Debug, Default)]
+struct Left {
+    contents: Contents,
+    /// Of those, what may be gone: deleted with a QUIT that was not answered.
+    in_doubt: Contents,
+    /// Messages of any content that may be gone: deleted without having been fetched.
+    unseen: u32,
 }
 
 /// The Maildir of a user by a template of `{user}`, `{local}` and `{domain}`.
@@ -57,16 +67,40 @@ fn hash_message(stored: &[u8]) -> Digest {
     digest(&mut hasher)
 }
 
+/// How often a Maildir is listed before its reader despairs: who moves messages while
+/// they are read would have to be quicker each time.
+const LISTINGS: usize = 8;
+
 fn read_maildir(path: &Path) -> io::Result<Contents> {
-    let mut contents = Contents::new();
+    let mut listings = 1;
+    loop {
+        match hash_all(&list(path)?) {
+            // Moved from new/ to cur/, or flagged, since the folder was listed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && listings < LISTINGS => listings += 1,
+            read => return read,
+        }
+    }
+}
+
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut messages = Vec::new();
     for part in ["new", "cur"] {
         for entry in fs::read_dir(path.join(part))? {
             let entry = entry?;
             if !entry.file_name().to_string_lossy().starts_with('.') {
-                let message = fs::read(entry.path())?;
-                *contents.entry(hash_message(&message)).or_default() += 1;
+                messages.push(entry.path());
             }
         }
+    }
+    Ok(messages)
+}
+
+fn hash_all(messages: &[PathBuf]) -> io::Result<Contents> {
+    let mut contents = Contents::new();
+    for message in messages {
+        *contents
+            .entry(hash_message(&fs::read(message)?))
+            .or_default() += 1;
     }
     Ok(contents)
 }
@@ -88,7 +122,10 @@ impl Source {
                 .map_err(|e| format!("--maildir {template}: {}: {e}", path.display()))?;
             Ok(Mailbox {
                 path,
-                contents: Mutex::new(contents),
+                left: Mutex::new(Left {
+                    contents,
+                    ..Left::default()
+                }),
             })
         });
         Ok(Self {
@@ -97,14 +134,14 @@ impl Source {
         })
     }
 
-    fn contents(&self, user: usize) -> std::sync::MutexGuard<'_, Contents> {
-        let contents = self.users[user].contents.lock();
-        contents.expect("nobody panics while holding it")
+    fn left(&self, user: usize) -> std::sync::MutexGuard<'_, Left> {
+        let left = self.users[user].left.lock();
+        left.expect("nobody panics while holding it")
     }
 
     /// A message was fetched whole: it must be one of the user's.
     pub fn check(&self, user: usize, message: Digest) -> Option<Fault> {
-        let known = self.contents(user).contains_key(&message);
+        let known = self.left(user).contents.contains_key(&message);
         (!known).then(|| {
             Fault::new(
                 Kind::Content,
@@ -115,8 +152,7 @@ impl Source {
 
     /// A message was fetched and deleted for good.
     pub fn take(&self, user: usize, message: Digest) -> Option<Fault> {
-        let mut contents = self.contents(user);
-        match contents.get_mut(&message) {
+        match self.left(user).contents.get_mut(&message) {
             Some(left) if *left > 0 => {
                 *left -= 1;
                 None
@@ -127,6 +163,16 @@ impl Source {
                 "a message was fetched and deleted oftener than it was there",
             )),
             None => None,
+        }
+    }
+
+    /// A message may have been deleted for good, or was deleted without having been
+    /// fetched, and nobody knows which it was.
+    pub fn doubt(&self, user: usize, message: Option<Digest>) {
+        let mut left = self.left(user);
+        match message {
+            Some(message) => *left.in_doubt.entry(message).or_default() += 1,
+            None => left.unseen += 1,
         }
     }
 
@@ -162,8 +208,14 @@ impl Source {
             chown(&unfinished, Some(owner.uid()), Some(owner.gid())).map_err(at)?;
         }
         let message = hash_message(text.as_bytes());
-        *self.contents(user).entry(message).or_default() += 1;
-        fs::rename(&unfinished, &finished).map_err(at)?;
+        *self.left(user).contents.entry(message).or_default() += 1;
+        if let Err(error) = fs::rename(&unfinished, &finished) {
+            // Not there, and so it cannot be lost.
+            if let Some(left) = self.left(user).contents.get_mut(&message) {
+                *left -= 1;
+            }
+            return Err(at(error));
+        }
         self.delivered.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -173,12 +225,20 @@ impl Source {
         let path = &self.users[user].path;
         let there =
             read_maildir(path).map_err(|e| format!("--maildir: {}: {e}", path.display()))?;
-        let expected = self.contents(user);
+        let Left {
+            contents: expected,
+            in_doubt,
+            unseen,
+        } = &*self.left(user);
         let count = |all: &Contents, message| all.get(message).copied().unwrap_or_default();
         let lost: u32 = expected
             .iter()
-            .map(|(message, wanted)| wanted.saturating_sub(count(&there, message)))
+            .map(|(message, wanted)| {
+                let certain = wanted.saturating_sub(count(in_doubt, message));
+                certain.saturating_sub(count(&there, message))
+            })
             .sum();
+        let lost = lost.saturating_sub(*unseen);
         // More than expected of a content that was known: mail of others has
         // contents of its own.
         let doubled: u32 = there
@@ -258,6 +318,64 @@ mod tests {
         // Not deleted, and gone.
         fs::remove_file(root.path().join("new/1")).expect("there");
         assert_eq!(kinds(&source), [Kind::Lost]);
+    }
+
+    #[test]
+    fn what_may_be_gone_is_not_called_lost() {
+        let root = maildir(&["one\n", "two\n", "three\n"]);
+        let source = source(root.path());
+        let lost = || source.audit(0).expect("readable");
+        source.doubt(0, Some(hash_message(b"one\n")));
+        assert_eq!(lost(), []);
+        fs::remove_file(root.path().join("new/0")).expect("there");
+        assert_eq!(lost(), []);
+        fs::remove_file(root.path().join("new/1")).expect("there");
+        assert_eq!(lost().len(), 1);
+        source.doubt(0, None);
+        assert_eq!(lost(), []);
+        fs::remove_file(root.path().join("new/2")).expect("there");
+        assert_eq!(lost().len(), 1);
+    }
+
+    #[test]
+    fn a_message_that_is_moved_meanwhile_is_looked_for_again() {
+        let root = maildir(&["one\n"]);
+        let listed = list(root.path()).expect("a Maildir");
+        let moved = root.path().join("cur/0:2,S");
+        fs::rename(root.path().join("new/0"), moved).expect("there");
+        let error = hash_all(&listed).expect_err("moved");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(read_maildir(root.path()).expect("a Maildir").len(), 1);
+        fs::remove_dir(root.path().join("new")).expect("empty");
+        assert!(read_maildir(root.path()).is_err(), "no Maildir any more");
+    }
+
+    #[test]
+    fn a_message_that_moves_again_and_again_is_read_at_last() {
+        let root = maildir(&["one\n"]);
+        let source = source(root.path());
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut from = root.path().join("new/0");
+                for number in 0_u64.. {
+                    if over.load(Relaxed) {
+                        return;
+                    }
+                    let to = root.path().join(format!("new/{number}"));
+                    fs::rename(&from, &to).expect("own file");
+                    from = to;
+                    // As a server does: now and then, and not in a loop.
+                    std::thread::sleep(std::time::Duration::from_micros(200));
+                }
+            });
+            for _ in 0..500 {
+                let read = source.audit(0).map(|_| ());
+                over.store(read.is_err(), Relaxed);
+                assert_eq!(read, Ok(()));
+            }
+            over.store(true, Relaxed);
+        });
     }
 
     #[test]

@@ -163,8 +163,8 @@ impl Report {
             }
             writeln!(
                 out,
-                " {} of them ended by the server",
-                chaos.ended_by_server
+                " {} of them ended by the server, {} reset amid a message",
+                chaos.ended_by_server, chaos.reset_amid_message
             )?;
         }
         Ok(())

@@ -1,20 +1,23 @@
 //! TLS as a client: which certificate is believed, and what share of sessions
 //! resumes an earlier one.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
-    ClientSessionMemoryCache, Resumption, WebPkiServerVerifier, verify_server_name,
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue, WebPkiServerVerifier, verify_server_name,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, RootCertStore,
+    SignatureScheme,
 };
 
 use crate::random::Random;
@@ -32,8 +35,8 @@ pub enum Mode {
 
 /// Where Debian and its kin keep the certificates that the system believes.
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// Sessions kept for resumption: more than sessions are ever open at a time.
-const KEPT_SESSIONS: usize = 65_536;
+/// Tickets kept for resumption: more than sessions are ever open at a time.
+const KEPT_TICKETS: usize = 65_536;
 
 /// All that new connections need.
 #[derive(Clone, Debug)]
@@ -79,8 +82,7 @@ impl Client {
         };
         let mut resuming = fresh.clone();
         fresh.resumption = Resumption::disabled();
-        resuming.resumption =
-            Resumption::store(Arc::new(ClientSessionMemoryCache::new(KEPT_SESSIONS)));
+        resuming.resumption = Resumption::store(Arc::new(Tickets::default()));
         Ok(Self {
             fresh: Arc::new(fresh),
             resuming: Arc::new(resuming),
@@ -115,6 +117,67 @@ fn roots(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), S
         return Err(format!("--ca {name}: holds no certificate"));
     }
     Ok((store, certificates))
+}
+
+/// What sessions with the one server leave for others to resume.
+///
+/// rustls's own store keeps eight tickets of TLS 1.3 a server, whatever its size, and a
+/// ticket serves once: of a hundred sessions that begin together eight could resume.
+#[derive(Debug)]
+struct Tickets {
+    /// Of TLS 1.2, where one session serves all that follow, and of the key exchange.
+    others: ClientSessionMemoryCache,
+    /// The newest last; the oldest goes where there are too many.
+    tickets: Mutex<VecDeque<Tls13ClientSessionValue>>,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Self {
+            others: ClientSessionMemoryCache::new(1),
+            tickets: Mutex::default(),
+        }
+    }
+}
+
+impl Tickets {
+    fn tickets(&self) -> std::sync::MutexGuard<'_, VecDeque<Tls13ClientSessionValue>> {
+        self.tickets.lock().expect("nobody panics while holding it")
+    }
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
+        self.others.set_kx_hint(server, group);
+    }
+
+    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
+        self.others.kx_hint(server)
+    }
+
+    fn set_tls12_session(&self, server: ServerName<'static>, session: Tls12ClientSessionValue) {
+        self.others.set_tls12_session(server, session);
+    }
+
+    fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.others.tls12_session(server)
+    }
+
+    fn remove_tls12_session(&self, server: &ServerName<'static>) {
+        self.others.remove_tls12_session(server);
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        let mut tickets = self.tickets();
+        if tickets.len() == KEPT_TICKETS {
+            tickets.pop_front();
+        }
+        tickets.push_back(ticket);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.tickets().pop_back()
+    }
 }
 
 /// Believes what a chain of certificates proves, and the very certificates that

@@ -202,6 +202,12 @@ fn dovecot_passes_every_check_in_every_profile() {
             "{report}"
         );
     }
+    // Each new message once, every one in each session, and none.
+    for (profile, least) in [("leave-on-server", 1), ("webmail", 24), ("abusive", 0)] {
+        let report = dovecot.run(profile, "--sessions 4 --max-sessions 24 --duration 60");
+        assert_eq!(number(&report, "/sessions"), Some(24), "{report}");
+        assert!(number(&report, "/messages") >= Some(least), "{report}");
+    }
     let report = dovecot.run("idle", "--sessions 8 --duration 0.2");
     assert_eq!(number(&report, "/idle/held"), Some(8), "{report}");
     let report = dovecot.run("drain", "--sessions 8 --max-sessions 8 --duration 60");
@@ -240,14 +246,58 @@ fn dovecot_takes_every_login_and_every_way_there() {
     // A login process of Dovecot's serves one client and keeps its keys to itself:
     // what is offered for resumption is declined, and that is no fault.
     assert_eq!(count(&report, "/tls/full"), Some(24), "{report}");
-    for version in ["v1", "v2"] {
-        let sources = "--proxy-sources 198.51.100.0/24,2001:db8::/64";
-        let more = format!("{few} --proxy {version} {sources}");
+}
+
+/// Each version of the header with networks of its own, of both families: the log has
+/// every session of that version from them, and none from elsewhere.
+#[test]
+fn dovecot_believes_the_source_of_each_proxy_header() {
+    let dovecot = Dovecot::start();
+    let logged = || fs::read_to_string(dovecot.folder.path().join("log")).expect("a log");
+    for (version, networks, sources) in [
+        (
+            "v1",
+            "198.51.100.0/24,2001:db8:1::/64",
+            ["rip=198.51.100.", "rip=2001:db8:1:"],
+        ),
+        (
+            "v2",
+            "203.0.113.0/24,2001:db8:2::/64",
+            ["rip=203.0.113.", "rip=2001:db8:2:"],
+        ),
+    ] {
+        let before = logged().len();
+        let more = format!(
+            "--sessions 4 --max-sessions 24 --duration 60 --proxy {version} \
+             --proxy-sources {networks}"
+        );
         let report = dovecot.run_at(dovecot.proxied, "poll", &more);
-        assert_eq!(count(&report, "/sessions"), Some(24), "{report}");
+        assert_eq!(report["sessions"], 24, "{report}");
+        // Login processes write their lines in their own time.
+        let started = Instant::now();
+        let logins = loop {
+            let log = logged();
+            let lines = log[before..]
+                .lines()
+                .filter(|line| line.contains("Login: "));
+            let lines: Vec<String> = lines.map(str::to_owned).collect();
+            if lines.len() >= 24 {
+                break lines;
+            }
+            let waited = started.elapsed();
+            assert!(waited < Duration::from_mins(1), "{version}: {log}");
+            thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(logins.len(), 24, "{version}");
+        for source in sources {
+            let from = logins.iter().filter(|line| line.contains(source)).count();
+            assert!(from > 0, "{version}: nobody from {source}: {logins:?}");
+        }
+        for line in &logins {
+            let known = sources.iter().any(|source| line.contains(source));
+            assert!(known, "{version}: {line}");
+        }
     }
-    let log = fs::read_to_string(dovecot.folder.path().join("log")).expect("a log");
-    assert!(log.contains("rip=198.51.100.") && log.contains("rip=2001:db8::"));
 }
 
 #[test]

@@ -7,7 +7,9 @@
 
 mod server;
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -178,6 +180,25 @@ fn a_size_that_list_did_not_announce_is_told() {
 fn a_dot_that_is_not_stuffed_is_told() {
     let run = one("fetch", lie("RETR 2", "+OK\r\nab\r\n.cde\r\n.\r\n"));
     only(&run, "unstuffed-dot");
+}
+
+#[test]
+fn what_top_gives_is_looked_at_line_by_line() {
+    for (reply, kind) in [
+        ("+OK\r\nSubject: x\r\n.y: z\r\n\r\n.\r\n", "unstuffed-dot"),
+        ("+OK\r\nSubject: x\n\r\n.\r\n", "bare-lf"),
+    ] {
+        let run = one("abusive", lie("TOP 2", reply));
+        only(&run, kind);
+        // The profile asks all twice.
+        assert_eq!(run.count(kind), 2, "{}", run.shown);
+        assert!(run.shown.contains("u: TOP 2: 1 lines"), "{}", run.shown);
+        // What TOP gives is no message that was fetched.
+        assert_eq!(run.number("/messages"), 0);
+    }
+    let stuffed = "+OK\r\nSubject: x\r\n..y: z\r\n\r\n.\r\n";
+    let run = one("abusive", lie("TOP 2", stuffed));
+    assert_eq!(run.code, Some(0), "{}", run.shown);
 }
 
 #[test]
@@ -381,6 +402,36 @@ fn a_server_process_that_ends_takes_its_own_figures_only() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert!(report["sessions"].as_u64() >= Some(5), "{report}");
     assert!(report["server"].is_null(), "{report}");
+}
+
+#[test]
+fn a_run_that_cannot_be_leaves_those_before_it() {
+    let server = FakeServer::start(honest);
+    let mut watched = Command::new("sleep").arg("600").spawn().expect("sleep");
+    let arguments = format!(
+        "--profile poll --sessions 1 --users u --duration 1 --repeat 600 --server-pid {}",
+        watched.id()
+    );
+    let mut child = generator(&server.address(), &arguments)
+        .spawn()
+        .expect("the generator starts");
+    let mut shown = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let first = shown.find(|l| l.as_ref().is_ok_and(|l| l.starts_with("run 1 of 600: ")));
+    assert!(first.is_some());
+    // The second is on its way at the most, and the third cannot be begun.
+    watched.kill().expect("own child");
+    watched.wait().expect("own child");
+    let rest: Vec<String> = shown.map_while(Result::ok).collect();
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!(output.status.code(), Some(1), "{rest:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let runs = report["runs"].as_array().expect("runs");
+    assert!((1..=2).contains(&runs.len()), "{rest:?}");
+    assert!(runs[0]["sessions"].as_u64() > Some(0), "{report}");
+    let told = rest
+        .iter()
+        .any(|line| line.starts_with("popcore-loadgen: run "));
+    assert!(told, "{rest:?}");
 }
 
 #[test]
@@ -665,6 +716,37 @@ fn content_that_is_not_the_maildirs_is_told() {
     only(&run, "content");
     assert_eq!(run.count("content"), 1, "{}", run.shown);
     assert!(run.shown.contains("u: RETR 1: "), "{}", run.shown);
+}
+
+#[test]
+fn a_name_that_is_no_text_is_a_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let csv = folder.path().join(OsStr::from_bytes(b"\xff.csv"));
+    let server = FakeServer::start(honest);
+    let output = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
+        .args([
+            "--target",
+            &server.address(),
+            "--profile",
+            "poll",
+            "--users",
+            "u",
+        ])
+        .args([
+            "--sessions",
+            "1",
+            "--max-sessions",
+            "1",
+            "--password",
+            "p",
+            "--csv",
+        ])
+        .arg(&csv)
+        .output()
+        .expect("the generator");
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{shown}");
+    assert!(csv.exists(), "{shown}");
 }
 
 #[test]

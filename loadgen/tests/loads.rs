@@ -129,10 +129,36 @@ fn users_are_chosen_as_asked() {
         assert_eq!(logins.values().sum::<u64>(), 200, "{choose}");
         let within = logins.values().all(|n| (least..=most).contains(n));
         assert!(within, "{choose}: {logins:?}");
+        if choose == "uniform" {
+            let alike = logins.values().all(|count| *count == 20);
+            assert!(!alike, "in turn, and not at random: {logins:?}");
+        }
         if choose == "zipf:2" {
             // 1 / (1 + 1/4 + 1/9 ...) of all: 129 are expected.
             assert!(logins["u0"] > 100, "{logins:?}");
         }
+    }
+}
+
+#[test]
+fn a_users_rank_is_that_among_all_whatever_the_threads() {
+    let (server, heard) = listening();
+    let (code, _, shown) = load(
+        &server,
+        "--profile login --users u{0..39} --sessions 4 --threads 4 --max-sessions 2000 \
+         --duration 60 --choose zipf",
+    );
+    assert_eq!(code, Some(0), "{shown}");
+    let logins = logins(&heard);
+    let of = |user: usize| *logins.get(&format!("u{user}")).unwrap_or(&0);
+    // Of every fourth user the first, as 1/1 is to 1/1 + 1/5 + 1/9 .. + 1/37, and so on.
+    for (first, expected) in [(0, 61), (1, 47), (2, 39), (3, 34)] {
+        let all: u64 = (first..40).step_by(4).map(of).sum();
+        let percent = of(first) * 100 / all;
+        assert!(
+            percent.abs_diff(expected) <= 9,
+            "u{first}: {percent} % of {all}, and {expected} % are expected"
+        );
     }
 }
 

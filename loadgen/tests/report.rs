@@ -2,17 +2,23 @@
 //! page in headless Chromium.
 
 mod demo;
+mod server;
 mod webdriver;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use demo::Demo;
+use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use popcore_loadgen::hdr;
 use serde_json::Value;
+use server::{Answer, FakeServer, honest};
 use webdriver::Browser;
 
 fn number(value: &Value) -> f64 {
@@ -57,38 +63,47 @@ fn agrees(ours: f64, theirs: u64, what: &str) {
     assert!(difference <= 0.02, "{what}: {ours} here, {theirs} there");
 }
 
-/// The count of each tag of a log.
-fn logged(path: &Path, tag: &str) -> (u64, u64) {
+/// All that a log has under a tag.
+fn logged(path: &Path, tag: &str) -> Histogram<u64> {
     let log = fs::read(path).expect("written");
-    let (mut count, mut longest) = (0, 0);
+    let mut all: Option<Histogram<u64>> = None;
     for entry in IntervalLogIterator::new(&log) {
         if let LogEntry::Interval(interval) = entry.expect("a log")
             && interval.tag().is_some_and(|found| found.as_str() == tag)
         {
             let histogram = hdr::decode(interval.encoded_histogram()).expect("a histogram");
-            count += histogram.len();
-            longest = longest.max(histogram.max());
+            match &mut all {
+                Some(all) => all.add(histogram).expect("bounds of all are the same"),
+                None => all = Some(histogram),
+            }
         }
     }
-    (count, longest)
+    all.unwrap_or_else(|| panic!("no {tag} in the log"))
 }
 
 #[test]
 fn all_outputs_agree_with_each_other_and_with_the_server() {
-    agreement(1, 4);
+    agreement("1", 4);
 }
 
 /// What benches/README.md has the result of:
-/// `cargo test --release -p popcore-loadgen --features foreign-programs --test report --
-/// --ignored --nocapture`
+/// `cargo test --release --workspace --features foreign-programs --test report -- --ignored
+/// --nocapture`. Its short form above runs each time.
 #[test]
-#[ignore = "it takes two minutes"]
+#[ignore = "it takes a minute"]
 fn thirty_seconds_at_seven_tenths_of_the_highest_rate_agree() {
-    agreement(4, 30);
+    // Counts agree whatever the machine does beside. How fast a server is, is another
+    // matter, and nobody asks it of what is not optimised.
+    if cfg!(debug_assertions) {
+        agreement("0.7", 30);
+    } else {
+        let report = agreement("2", 30);
+        assert_eq!(report["invalid"], Value::Null, "not the server's figures");
+    }
 }
 
 /// A search by runs of so many seconds, then so many at 70 % of what it found.
-fn agreement(search: u32, run: u32) {
+fn agreement(search: &str, run: u32) -> Value {
     let demo = Demo::start();
     let found = generate(
         &demo,
@@ -122,19 +137,29 @@ fn agreement(search: u32, run: u32) {
     );
     let after = counters();
     let served: Vec<u64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
-    println!("highest {highest:.1}/s; invalid: {}", report["invalid"]);
+    let gave_way = &found["search"]["gave_way"];
+    println!("highest {highest:.1}/s; gave way: {gave_way}");
+    println!("invalid: {}", report["invalid"]);
     agrees(number(&report["sessions"]), served[0], "sessions");
     agrees(number(&report["commands"]), served[1], "commands");
     agrees(number(&report["messages"]), served[2], "messages");
     agrees(number(&report["message_bytes"]), served[3], "octets");
 
     for tag in ["session", "retr", "uidl"] {
-        let (count, longest) = logged(&file("r.hdr"), tag);
+        let log = logged(&file("r.hdr"), tag);
         let latency = &report["latency_us"][tag];
-        println!("{tag}: {count} in the log, {} in JSON", latency["count"]);
-        assert_eq!(latency["count"].as_u64(), Some(count), "{tag}");
-        let micros = f64::from(u32::try_from(longest / 1000).expect("short"));
-        assert!((micros - number(&latency["max"])).abs() <= 1.0, "{tag}");
+        println!(
+            "{tag}: {} in the log, {} in JSON",
+            log.len(),
+            latency["count"]
+        );
+        assert_eq!(latency["count"].as_u64(), Some(log.len()), "{tag}");
+        for (figure, percentile) in [("p50", 50.0), ("p99", 99.0), ("max", 100.0)] {
+            let micros = Duration::from_nanos(log.value_at_percentile(percentile));
+            let (micros, told) = (micros.as_secs_f64() * 1e6, number(&latency[figure]));
+            println!("{tag} {figure}: {micros:.1} us in the log, {told:.1} in JSON");
+            assert!((micros - told).abs() <= told * 1e-6, "{tag} {figure}");
+        }
     }
     let csv = fs::read_to_string(file("r.csv")).expect("written");
     let sessions: u64 = csv
@@ -150,6 +175,7 @@ fn agreement(search: u32, run: u32) {
         .sum();
     assert_eq!(report["sessions"].as_u64(), Some(sessions));
     look_at(&file("r.html"), &report);
+    report
 }
 
 /// What a reader of somebody else's finds in a log: a tag, the count, the mean and the
@@ -214,6 +240,69 @@ fn hdr_logs_are_read_by_a_reader_of_somebody_elses() {
             );
         }
     }
+}
+
+/// Sessions that fail are on the page too: over time, by kind, in the server's words.
+#[test]
+fn a_page_shows_the_errors_of_its_run() {
+    const WORDS: &str = "<b>no</b> &amp; none";
+    // Every fourth message is refused, and two users at a time is what there are.
+    let asked = AtomicUsize::new(0);
+    let server = FakeServer::start(move |command| match command.get(..4) {
+        Some("RETR") if asked.fetch_add(1, Relaxed).is_multiple_of(4) => {
+            Answer::say(&format!("-ERR {WORDS}\r\n"))
+        }
+        _ if command.is_empty() => Answer::say("+OK <i>Somebody</i> 1.2\r\n"),
+        Some("PASS") => {
+            thread::sleep(Duration::from_millis(60));
+            honest(command)
+        }
+        _ => honest(command),
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let output = Command::new(env!("CARGO_BIN_EXE_popcore-loadgen"))
+        .args(["--target", &server.address(), "--password", "pw", "--quiet"])
+        .args("--profile fetch --users u{0..1} --rate 40/s --duration 3".split(' '))
+        .arg("--html")
+        .arg(file("r.html"))
+        .arg("--json")
+        .arg(file("r.json"))
+        .output()
+        .expect("the generator starts");
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    let report = fs::read(file("r.json")).expect("written");
+    let report: Value = serde_json::from_slice(&report).expect("JSON");
+    let refused = &report["errors"]["kinds"]["refused"];
+    // Of 120 sessions with three messages each; the last second may be cut short.
+    assert_eq!(refused["count"], 90, "{report}");
+    assert_eq!(report["errors"]["total"], 90, "{report}");
+    let waited = report["timeline"].as_array().expect("a time line").iter();
+    assert!(
+        waited.map(|m| number(&m["waiting"])).fold(0.0, f64::max) > 5.0,
+        "{report}"
+    );
+
+    assert_eq!(report["greeting"], "<i>Somebody</i> 1.2");
+
+    let browser = Browser::start();
+    browser.open(&format!("file://{}", file("r.html").display()));
+    let seen = browser.run(DRAWN);
+    assert!(same(&seen["report"], &report), "the page holds the result");
+    plots_are_drawn(&seen["plots"], &report);
+    let text = seen["text"].as_str().expect("text");
+    let failed = number(&report["failed_sessions"]) / 120.0 * 100.0;
+    for part in [
+        "refused\t90\tu".to_owned(),
+        format!("RETR 1: -ERR {WORDS}"),
+        "server's greeting\t<i>Somebody</i> 1.2".to_owned(),
+        format!("{failed:.2} %"),
+    ] {
+        assert!(text.contains(&part), "{part:?} is not on the page:\n{text}");
+    }
+    assert_eq!(browser.complaints(), Value::Array(Vec::new()));
+    picture(&browser, &file("r.html"), "errors.light");
 }
 
 #[test]
@@ -289,6 +378,33 @@ fn sessions_of_tls_are_resumed_as_often_as_asked_for() {
             "{share}: {resumed} of 200"
         );
     }
+}
+
+#[test]
+fn sessions_that_begin_together_all_resume() {
+    let demo = Demo::start();
+    let ca = demo.folder.path().join("demo/certificate.pem");
+    // In two waves: the second begins when the first has left its tickets.
+    let scenario = demo.folder.path().join("waves.toml");
+    let waves = "[[session]]\nname = 'wave'\nsteps = ['think 1']\n";
+    fs::write(&scenario, waves).expect("own folder");
+    let report = generate(
+        &demo,
+        &format!(
+            "--scenario {} --sessions 64 --max-sessions 128 --resume 1 --tls stls \
+             --sni localhost --ca {}",
+            scenario.display(),
+            ca.display()
+        ),
+    );
+    // The second of each has a ticket; of the first ones a late one may have too.
+    let (full, resumed) = (&report["tls"]["full"], &report["tls"]["resumed"]);
+    println!("{full} in full, {resumed} resumed");
+    assert_eq!(report["latency_us"]["tls"]["count"], 128);
+    assert!(
+        resumed.as_u64() >= Some(64),
+        "{full} in full, {resumed} resumed"
+    );
 }
 
 /// What is drawn, in the browser's own pixels.
@@ -395,6 +511,83 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Percentiles of the HDR axis: each nine takes as much room as the one before.
+const PERCENTILES: [f64; 17] = [
+    0.0, 10.0, 25.0, 50.0, 60.0, 75.0, 80.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.9, 99.95, 99.99,
+    99.999, 99.9999,
+];
+
+/// What is drawn of each distribution is what the result holds of it.
+fn percentiles_are_drawn(plot: &Value, report: &Value) {
+    let mut drawn = 0;
+    for name in ["session", "pass", "uidl", "retr", "connect"] {
+        let Some(text) = report["histograms"][name].as_str() else {
+            assert_eq!(
+                plot["lines"][name],
+                Value::Null,
+                "{name} is drawn of nothing"
+            );
+            continue;
+        };
+        let histogram = hdr::decode(text).expect("a histogram");
+        let told = &report["latency_us"][name];
+        assert_eq!(told["count"].as_u64(), Some(histogram.len()), "{name}");
+        let count = number(&told["count"]);
+        // Beyond the count there is no session at a percentile.
+        let known = PERCENTILES
+            .iter()
+            .filter(|p| (1.0 - *p / 100.0) * count >= 0.999);
+        let points = known.map(|p| {
+            let value = Duration::from_nanos(histogram.value_at_percentile(*p));
+            let milliseconds = (value.as_secs_f64() * 1e3).max(1e-4);
+            (-(1.0 - p / 100.0).log10(), milliseconds)
+        });
+        drawn_right(plot, name, &points.collect::<Vec<_>>());
+        drawn += 1;
+    }
+    let lines = plot["lines"].as_object().expect("lines");
+    assert_eq!(lines.len(), drawn, "{:?}", lines.keys());
+    assert!(drawn >= 4, "{drawn} lines");
+}
+
+/// Each plot is drawn from the run's numbers.
+fn plots_are_drawn(plots: &Value, report: &Value) {
+    let whole = report["timeline"].as_array().expect("a time line");
+    let whole: Vec<&Value> = whole
+        .iter()
+        .filter(|m| number(&m["to_s"]) - number(&m["from_s"]) >= 0.5)
+        .collect();
+    assert!(whole.len() >= 3);
+    let middle = |m: &Value| f64::midpoint(number(&m["from_s"]), number(&m["to_s"]));
+    let length = |m: &Value| number(&m["to_s"]) - number(&m["from_s"]);
+    let points = |value: &dyn Fn(&Value) -> f64| -> Vec<(f64, f64)> {
+        whole.iter().map(|m| (middle(m), value(m))).collect()
+    };
+    for plot in plots.as_object().expect("plots").values() {
+        assert_eq!(plot["cut"], Value::Array(Vec::new()), "labels are cut off");
+    }
+    for series in ["sessions", "messages"] {
+        let rate = points(&|m| number(&m[series]) / length(m));
+        drawn_right(&plots["throughput"], series, &rate);
+    }
+    for (series, field) in [("p50", "p50_us"), ("p99", "p99_us"), ("max", "max_us")] {
+        let mut times = points(&|m| number(&m[field]) / 1e3);
+        // A second without a session has no place on a logarithmic axis.
+        times.retain(|(_, time)| *time > 0.0);
+        drawn_right(&plots["latency"], series, &times);
+    }
+    let errors = points(&|m| number(&m["errors"]));
+    drawn_right(&plots["errors"], "errors", &errors);
+    let waiting = &plots["errors"]["lines"]["waiting for a user"];
+    if report["load"] == "open" {
+        let due = points(&|m| number(&m["waiting"]));
+        drawn_right(&plots["errors"], "waiting for a user", &due);
+    } else {
+        assert_eq!(waiting, &Value::Null);
+    }
+    percentiles_are_drawn(&plots["percentiles"], report);
+}
+
 fn look_at(page: &Path, report: &Value) {
     let browser = Browser::start();
     browser.open(&format!("file://{}", page.display()));
@@ -402,45 +595,7 @@ fn look_at(page: &Path, report: &Value) {
     let seen = browser.run(DRAWN);
     assert!(same(&seen["report"], report), "the page holds the result");
     assert_eq!(seen["wide"], false, "the page fits its window");
-    let whole = report["timeline"].as_array().expect("a time line");
-    let whole: Vec<&Value> = whole
-        .iter()
-        .filter(|m| number(&m["to_s"]) - number(&m["from_s"]) >= 0.5)
-        .collect();
-    assert!(whole.len() >= 4);
-    let middle = |m: &Value| f64::midpoint(number(&m["from_s"]), number(&m["to_s"]));
-    let length = |m: &Value| number(&m["to_s"]) - number(&m["from_s"]);
-    let points = |value: &dyn Fn(&Value) -> f64| -> Vec<(f64, f64)> {
-        whole.iter().map(|m| (middle(m), value(m))).collect()
-    };
-    let plots = &seen["plots"];
-    for plot in plots.as_object().expect("plots").values() {
-        assert_eq!(plot["cut"], Value::Array(Vec::new()), "labels are cut off");
-    }
-    let rate = points(&|m| number(&m["sessions"]) / length(m));
-    drawn_right(&plots["throughput"], "sessions", &rate);
-    for (series, field) in [("p50", "p50_us"), ("p99", "p99_us"), ("max", "max_us")] {
-        let times = points(&|m| number(&m[field]) / 1e3);
-        drawn_right(&plots["latency"], series, &times);
-    }
-    drawn_right(
-        &plots["errors"],
-        "errors",
-        &points(&|m| number(&m["errors"])),
-    );
-
-    let percentiles = &plots["percentiles"]["lines"]["session"]["data"];
-    for (percentile, field) in [(50.0_f64, "p50"), (90.0, "p90"), (99.0, "p99")] {
-        let nines = -(1.0 - percentile / 100.0).log10();
-        let point = percentiles.as_array().expect("points").iter();
-        let mut point = point.filter(|p| (number(&p[0]) - nines).abs() < 1e-9);
-        let value = number(&point.next().expect("a percentile")[1]) * 1e3;
-        let told = number(&report["latency_us"]["session"][field]);
-        assert!(
-            (value - told).abs() <= told * 1e-6,
-            "{field}: {value} {told}"
-        );
-    }
+    plots_are_drawn(&seen["plots"], report);
     for row in seen["rows"].as_array().expect("rows") {
         let told = &report["latency_us"][row["name"].as_str().expect("a name")];
         let held: f64 = row["p99"].as_str().expect("p99").parse().expect("a number");
@@ -462,12 +617,12 @@ fn look_at(page: &Path, report: &Value) {
         assert!(text.contains(part), "{part} is not on the page:\n{text}");
     }
     assert_eq!(browser.complaints(), Value::Array(Vec::new()));
-    let light = picture(&browser, page, "light");
+    let light = picture(&browser, page, "report.light");
     browser.prefer("dark");
     let dark = browser.run(DRAWN);
     assert_ne!(dark["ground"], seen["ground"]);
     assert_ne!(dark["ink"], seen["ink"]);
-    assert_ne!(light, picture(&browser, page, "dark"));
+    assert_ne!(light, picture(&browser, page, "report.dark"));
 }
 
 /// The bars of all commands are on one logarithmic scale, from the least p50 to the
@@ -504,6 +659,6 @@ fn picture(browser: &Browser, page: &Path, name: &str) -> Vec<u8> {
     );
     fs::write(page.with_extension(format!("{name}.png")), &png).expect("own folder");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::write(target.join(format!("report.{name}.png")), &png).expect("own folder");
+    fs::write(target.join(format!("{name}.png")), &png).expect("own folder");
     png
 }

@@ -5,14 +5,17 @@ mod binary;
 mod server;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use binary::{count, load, number, run};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::server::Acceptor;
 use serde_json::Value;
 use server::{Answer, FakeServer, honest};
 
@@ -232,6 +235,67 @@ fn a_proxy_header_and_a_token_arrive() {
     assert!(lines.iter().any(|line| line == auth), "{lines:?}");
 }
 
+/// The name that a client of TLS asks for, by the server's side of rustls.
+fn name_asked_for(stream: &mut TcpStream) -> Option<String> {
+    let mut acceptor = Acceptor::default();
+    loop {
+        let read = acceptor.read_tls(stream).expect("a hello");
+        assert!(read > 0, "the hello is cut short");
+        if let Some(accepted) = acceptor.accept().expect("a hello") {
+            return accepted.client_hello().server_name().map(str::to_owned);
+        }
+    }
+}
+
+/// A server that hears a hello, from the first octet on or behind STLS, and leaves.
+fn hear_hello(stream: &mut TcpStream, stls: bool) -> Option<String> {
+    if stls {
+        stream.write_all(b"+OK\r\n").expect("sent");
+        let mut command = [0; 6];
+        stream.read_exact(&mut command).expect("a command");
+        assert_eq!(&command, b"STLS\r\n");
+        stream.write_all(b"+OK\r\n").expect("sent");
+    }
+    name_asked_for(stream)
+}
+
+#[test]
+fn a_server_is_asked_for_by_the_name_that_was_given() {
+    for (host, sni, expected) in [
+        (
+            "127.0.0.1",
+            "--sni mail.example.net",
+            Some("mail.example.net"),
+        ),
+        (
+            "localhost",
+            "--sni mail.example.net",
+            Some("mail.example.net"),
+        ),
+        ("localhost", "", Some("localhost")),
+        // An address is no name (RFC 6066, section 3).
+        ("127.0.0.1", "", None),
+    ] {
+        for mode in ["implicit", "stls"] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a client");
+                hear_hello(&mut stream, mode == "stls")
+            });
+            let (code, report, shown) = run(&format!(
+                "--target {host}:{port} --password pw --users u --sessions 1 --max-sessions 1 \
+                 --profile login --json - --tls {mode} --insecure {sni}"
+            ));
+            // The server has gone amid the handshake, which it came to.
+            assert_eq!(code, Some(1), "{shown}");
+            assert_eq!(count(&report, "/latency_us/connect/count"), 1, "{shown}");
+            let asked = server.join().expect("a hello");
+            assert_eq!(asked.as_deref(), expected, "{host} {mode} {sni}");
+        }
+    }
+}
+
 #[test]
 fn sessions_that_misbehave_are_in_no_figure_but_their_own() {
     let quits = Arc::new(AtomicUsize::new(0));
@@ -259,6 +323,105 @@ fn sessions_that_misbehave_are_in_no_figure_but_their_own() {
     assert_eq!(count(&report, "/latency_us/session/count"), sane);
     assert_eq!(count(&report, "/latency_us/pass/count"), sane);
     assert!(quits.load(Relaxed) as u64 >= sane);
+}
+
+/// When octets came in a session, and what commands they ended.
+type Arrivals = Vec<(Instant, usize, Vec<String>)>;
+
+/// Whether a session was as slow as its kind of client is.
+type Judge = dyn Fn(&Arrivals) -> bool;
+
+/// A message that does not fit into a few sips.
+const LONG: usize = 32 * 1024;
+
+/// Answers a session of one long message, and keeps when what came.
+fn watched(stream: &TcpStream) -> Arrivals {
+    let mut arrivals = Vec::new();
+    let (mut ear, mut mouth) = (stream, stream);
+    let mut say = |text: &str| mouth.write_all(text.as_bytes()).is_ok();
+    let mut there = say("+OK\r\n");
+    let (mut piece, mut line) = ([0; 512], String::new());
+    while there {
+        let count = match ear.read(&mut piece) {
+            Ok(0) | Err(_) => return arrivals,
+            Ok(count) => count,
+        };
+        let now = Instant::now();
+        line.push_str(std::str::from_utf8(&piece[..count]).expect("commands"));
+        let mut commands = Vec::new();
+        while let Some((command, rest)) = line.split_once("\r\n") {
+            there &= match command.get(..4) {
+                Some("STAT") => say(&format!("+OK 1 {LONG}\r\n")),
+                Some("LIST") => say(&format!("+OK\r\n1 {LONG}\r\n.\r\n")),
+                Some("UIDL") => say("+OK\r\n1 one\r\n.\r\n"),
+                Some("RETR") => {
+                    let text = format!("{:x>62}\r\n", "").repeat(LONG / 64);
+                    say(&format!("+OK\r\n{text}.\r\n"))
+                }
+                Some("QUIT") => {
+                    say("+OK\r\n");
+                    false
+                }
+                _ => say("+OK\r\n"),
+            };
+            commands.push(command.to_owned());
+            line = rest.to_owned();
+        }
+        arrivals.push((now, count, commands));
+    }
+    arrivals
+}
+
+#[test]
+fn slow_readers_and_one_byte_writers_are_as_slow_as_they_are_called() {
+    // 512 octets, or one, in 20 ms; a timer may be a little early.
+    const TICK: Duration = Duration::from_millis(16);
+    let writes_slowly = |session: &Arrivals| {
+        let octets: usize = session.iter().map(|(_, count, _)| count).sum();
+        let (Some(first), Some(last)) = (session.first(), session.last()) else {
+            return false;
+        };
+        let gaps = u32::try_from(octets - 1).expect("a few commands");
+        last.0 - first.0 >= TICK * gaps
+    };
+    let reads_slowly = |session: &Arrivals| {
+        let sips = u32::try_from(LONG / 512).expect("some");
+        session.windows(2).any(|pair| {
+            let asked = pair[0].2.iter().any(|command| command.starts_with("RETR"));
+            asked && pair[1].0 - pair[0].0 >= TICK * sips
+        })
+    };
+    let is_slow: [(&str, &Judge); 2] = [
+        ("one-byte-writer", &writes_slowly),
+        ("slow-reader", &reads_slowly),
+    ];
+    for (kind, is_slow) in is_slow {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (sender, sessions) = mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let sender = sender.clone();
+                // The test may be over before its last session.
+                thread::spawn(move || drop(sender.send(watched(&stream))));
+            }
+        });
+        let (code, report, shown) = run(&format!(
+            "--target {address} --password p --users u{{0..15}} --sessions 2 --max-sessions 12 \
+             --profile fetch --chaos 0.5 --chaos-kinds {kind} --json -"
+        ));
+        assert_eq!(code, Some(0), "{kind}: {shown}");
+        let called = count(&report, &format!("/chaos/sessions/{kind}"));
+        let all = count(&report, "/sessions") + called;
+        let sessions: Vec<Arrivals> = sessions
+            .iter()
+            .take(usize::try_from(all).expect("few"))
+            .collect();
+        let slow = sessions.iter().filter(|session| is_slow(session)).count();
+        assert!(called > 0, "{kind}: {shown}");
+        assert!(slow as u64 >= called, "{kind}: {slow} of {called}: {shown}");
+        assert!(slow < sessions.len(), "{kind}: all are slow");
+    }
 }
 
 #[test]

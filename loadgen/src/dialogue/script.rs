@@ -5,7 +5,7 @@ use super::{
     Script, Stage, Surroundings, Turn, line,
 };
 use crate::fault::readable;
-use crate::reply::{Digest, Item};
+use crate::reply::{Digest, Item, Message};
 use crate::scenario::{Scenario, Step, Which};
 use crate::tls::Mode;
 
@@ -99,6 +99,10 @@ impl Script {
                 .exchange
                 .end()
                 .map_or_else(Turn::Wrong, |()| Turn::Done),
+            Item::Status { text, .. } if phase == Phase::Greeting => {
+                around.record.greeted(text);
+                Turn::Done
+            }
             Item::Status { last: true, .. } => Turn::Done,
             Item::Status { .. } => {
                 self.begun(phase, around);
@@ -116,26 +120,33 @@ impl Script {
                 Turn::More
             }
             Item::EndOfRows => self.end_of_rows(phase, around.account),
-            Item::EndOfMessage(message) => {
-                if phase == Phase::Top {
-                    return Turn::Done;
-                }
-                let announced = self
-                    .front()
-                    .and_then(|a| self.maildrop.octets_of(a.message));
-                let before = around.record.faults.total();
-                for fault in message.faults(announced) {
-                    self.fault(fault, around);
-                }
-                around.record.messages += 1;
-                around.record.octets += message.octets;
-                if around.record.faults.total() == before {
-                    Turn::Done
-                } else {
-                    Turn::Told
-                }
-            }
+            Item::EndOfMessage(message) => self.end_of_message(phase, message, around),
             Item::Challenge(_) => unreachable!("challenges are answered before"),
+        }
+    }
+
+    /// Of TOP no more is known beforehand than how lines are written.
+    fn end_of_message(
+        &mut self,
+        phase: Phase,
+        message: Message,
+        around: &mut Surroundings<'_>,
+    ) -> Turn {
+        let whole = phase != Phase::Top;
+        let asked = self.front().filter(|_| whole);
+        let announced = asked.and_then(|a| self.maildrop.octets_of(a.message));
+        let before = around.record.faults.total();
+        for fault in message.faults(announced) {
+            self.fault(fault, around);
+        }
+        if whole {
+            around.record.messages += 1;
+            around.record.octets += message.octets;
+        }
+        if around.record.faults.total() == before {
+            Turn::Done
+        } else {
+            Turn::Told
         }
     }
 
@@ -197,16 +208,26 @@ impl Script {
         around.record.deleted += self.intent.deleted.len() as u64;
         let mut fault = None;
         if let Some(source) = &self.conduct.source {
-            let mut deleted = self.intent.deleted.clone();
-            deleted.sort_unstable();
-            let taken = self.intent.taken.iter();
-            let gone = taken.filter(|(number, _)| deleted.binary_search(number).is_ok());
-            for (_, digest) in gone {
-                fault = fault.or(source.take(around.user, *digest));
+            for message in self.intent.deletions() {
+                match message {
+                    Some(digest) => fault = fault.or(source.take(around.user, digest)),
+                    None => source.doubt(around.user, None),
+                }
             }
         }
         if let Some(fault) = fault {
             self.fault(fault, around);
+        }
+    }
+
+    /// The session is over, and QUIT was sent and not answered: what it would have
+    /// deleted may be gone.
+    pub(super) fn doubt(&mut self, around: &mut Surroundings<'_>) {
+        around.account.doubt(&self.intent);
+        if let Some(source) = &self.conduct.source {
+            for message in self.intent.deletions() {
+                source.doubt(around.user, message);
+            }
         }
     }
 

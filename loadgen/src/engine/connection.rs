@@ -10,7 +10,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags};
 
-use super::{Engine, FIRST_REST, LONGEST_REST, QUARANTINE};
+use super::{Engine, FIRST_REST, LONGEST_REST, QUARANTINE, READS};
 use crate::args::Chaos;
 use crate::dialogue::{Dialogue, Progress};
 use crate::fault::{Fault, Kind};
@@ -25,6 +25,16 @@ const TICK: Duration = Duration::from_millis(20);
 const SIP: usize = 512;
 /// How long a half-open session stays.
 const STALL: Duration = Duration::from_secs(10);
+
+/// Whether the server has closed behind what is to be read.
+#[derive(Clone, Copy)]
+enum End {
+    Come,
+    NotYet,
+    /// The event that told of it may be an earlier turn's: the socket is asked until
+    /// it has nothing more.
+    Unknown,
+}
 
 impl Engine<'_> {
     /// Connects a slot that has a user.
@@ -95,9 +105,26 @@ impl Engine<'_> {
         {
             return self.fail(index, fault, now);
         }
-        let slow = self.slots[index].chaos == Some(Chaos::SlowReader);
-        if !slow && flags.intersects(EventFlags::IN | ended) {
-            self.read(index, flags.intersects(ended), buffer, now);
+        let slot = &self.slots[index];
+        let apart = slot.hungry || slot.chaos == Some(Chaos::SlowReader);
+        if !apart && flags.intersects(EventFlags::IN | ended) {
+            let end = if flags.intersects(ended) {
+                End::Come
+            } else {
+                End::NotYet
+            };
+            self.read(index, end, buffer, now);
+        }
+    }
+
+    /// Goes on with slots whose sockets had more than one turn may read.
+    pub(super) fn feed(&mut self, buffer: &mut [u8]) {
+        for _ in 0..self.hungry.len() {
+            let Some(index) = self.hungry.pop_front() else {
+                return;
+            };
+            self.slots[index].hungry = false;
+            self.read(index, End::Unknown, buffer, Instant::now());
         }
     }
 
@@ -197,29 +224,40 @@ impl Engine<'_> {
         self.fail(index, fault, now);
     }
 
-    /// Reads what is there. `ended`: the server has closed behind it.
-    fn read(&mut self, index: usize, ended: bool, buffer: &mut [u8], now: Instant) {
-        loop {
+    /// Reads what is there, or as much as one turn may.
+    fn read(&mut self, index: usize, end: End, buffer: &mut [u8], mut now: Instant) {
+        for turn in 0..READS {
+            // A session that has ended may have left its slot to the next one.
+            if matches!(self.slots[index].link, Link::Connecting(_)) {
+                return;
+            }
+            let most = self.slots[index].mouthful().unwrap_or(buffer.len());
             let Some(socket) = self.slots[index].socket() else {
                 return;
             };
-            let read = match net::recv(socket, &mut *buffer, RecvFlags::empty()) {
+            let read = match net::recv(socket, &mut buffer[..most], RecvFlags::empty()) {
                 Ok((read, _)) => read,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,
                 Err(error) => return self.broken(index, error, now),
             };
+            if turn > 0 {
+                now = Instant::now();
+            }
             if read == 0 {
                 return self.closed(index, now);
             }
             self.slots[index].deadline = now + self.plan.timeout;
             self.take(index, buffer, read, now);
-            if read < buffer.len() {
-                if ended {
-                    self.closed(index, now);
-                }
-                return;
+            match end {
+                End::Come if read < most => return self.closed(index, now),
+                End::NotYet if read < most => return,
+                _ => {}
             }
+        }
+        if !self.slots[index].hungry {
+            self.slots[index].hungry = true;
+            self.hungry.push_back(index);
         }
     }
 
@@ -239,7 +277,8 @@ impl Engine<'_> {
             let Some(shaking) = is_shaking(self) else {
                 return;
             };
-            let opened = match self.slots[index].open(&mut sealed, buffer) {
+            let most = self.slots[index].mouthful().unwrap_or(buffer.len());
+            let opened = match self.slots[index].open(&mut sealed, &mut buffer[..most]) {
                 Ok(opened) => opened,
                 Err(fault) => {
                     let _ = self.slots[index].flush(usize::MAX);
@@ -255,7 +294,7 @@ impl Engine<'_> {
             if opened > 0 {
                 self.received(index, &buffer[..opened], now);
             }
-            if opened < buffer.len() && sealed.is_empty() {
+            if opened < most && sealed.is_empty() {
                 return;
             }
         }
@@ -301,6 +340,7 @@ impl Engine<'_> {
         match slot.chaos {
             Some(Chaos::Reset) if slot.dialogue.is_amid_message() => {
                 slot.reset();
+                self.record.chaos_reset += 1;
                 return self.vanish(index, now);
             }
             Some(Chaos::HalfOpen) if slot.dialogue.is_logged_in() => {
@@ -397,9 +437,7 @@ impl Engine<'_> {
 
     /// A chaotic session is gone without QUIT.
     pub(super) fn vanish(&mut self, index: usize, now: Instant) {
-        self.with(index, now, |dialogue, around| {
-            dialogue.give_up(around.account);
-        });
+        self.with(index, now, Dialogue::give_up);
         self.release(index, now);
     }
 

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -14,6 +14,8 @@ pub(crate) const OCTETS: u64 = 10;
 /// What to send for a command, and whether to close behind it.
 pub(crate) struct Answer {
     bytes: Vec<u8>,
+    /// These follow, again and again, until the client is gone.
+    endless: Vec<u8>,
     close: bool,
     reset: bool,
 }
@@ -22,8 +24,16 @@ impl Answer {
     pub(crate) fn say(text: &str) -> Self {
         Self {
             bytes: text.as_bytes().to_vec(),
+            endless: Vec::new(),
             close: false,
             reset: false,
+        }
+    }
+
+    pub(crate) fn and_forever(self, text: &str) -> Self {
+        Self {
+            endless: text.as_bytes().to_vec(),
+            ..self
         }
     }
 
@@ -73,6 +83,7 @@ struct Seen {
     all: HashSet<String>,
     most: usize,
     sessions: usize,
+    resets: usize,
 }
 
 /// Serves until the test's process ends.
@@ -131,6 +142,11 @@ impl FakeServer {
         self.seen.0.lock().expect("no panic").sessions
     }
 
+    /// Connections that the client reset before it had answered a reply to RETR.
+    pub(crate) fn resets_amid_message(&self) -> usize {
+        self.seen.0.lock().expect("no panic").resets
+    }
+
     pub(crate) fn wait_for_sessions(&self, count: usize) {
         let seen = self.seen.0.lock().expect("no panic");
         let seen = self.seen.1.wait_while(seen, |seen| seen.sessions < count);
@@ -150,7 +166,12 @@ fn converse(
     loop {
         let answer = script(&command);
         for part in answer.bytes.chunks(piece) {
-            if (&*stream).write_all(part).is_err() {
+            if let Err(error) = (&*stream).write_all(part) {
+                return reset(seen, &command, &error);
+            }
+        }
+        while !answer.endless.is_empty() {
+            if (&*stream).write_all(&answer.endless).is_err() {
                 return;
             }
         }
@@ -163,14 +184,24 @@ fn converse(
         if answer.close {
             return;
         }
-        let Some(Ok(line)) = lines.next() else {
-            return;
+        let line = match lines.next() {
+            Some(Ok(line)) => line,
+            Some(Err(error)) => return reset(seen, &command, &error),
+            None => return,
         };
         if let Some(name) = line.strip_prefix("USER ") {
             enter(seen, name);
             *user = Some(name.to_owned());
         }
         command = line;
+    }
+}
+
+/// The connection broke behind this command.
+fn reset(seen: &(Mutex<Seen>, Condvar), command: &str, error: &io::Error) {
+    let reset = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error.kind());
+    if reset && command.starts_with("RETR ") {
+        seen.0.lock().expect("no panic").resets += 1;
     }
 }
 
