@@ -1,0 +1,50 @@
+//! Stored passwords of some users of a directory that cannot be counted from here.
+//!
+//! A name that nobody has costs the verification of somebody's password (see
+//! `judge`). Of a directory that answers from memory that may be anybody's; of one that
+//! is away only those are known that it has told. So the first that it tells are kept.
+//! They stay, so that a name costs the same each time, and they are those of users who
+//! log in, so that the costs are spread as theirs are.
+
+use crate::auth::Verifier;
+use crate::limits;
+
+/// At most [`limits::DECOYS`] stored passwords; overwritten when dropped.
+#[derive(Default)]
+pub(super) struct Decoys(Vec<Verifier>);
+
+impl Decoys {
+    /// Keeps it if there is room.
+    pub(super) fn offer(&mut self, verifier: &Verifier) {
+        if self.0.len() < limits::DECOYS {
+            self.0.push(verifier.clone());
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<Verifier> {
+        self.0.get(index).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_are_kept_and_stay() {
+        let mut decoys = Decoys::default();
+        let slow = Verifier::stand_in();
+        let quick = Verifier::parse(b"{PLAIN}x").expect("a scheme");
+        decoys.offer(&slow);
+        for _ in 0..2 * limits::DECOYS {
+            decoys.offer(&quick);
+        }
+        assert_eq!(decoys.len(), limits::DECOYS);
+        assert!(decoys.get(0).is_some_and(|verifier| verifier.is_slow()));
+        assert!(decoys.get(limits::DECOYS).is_none());
+    }
+}
