@@ -10,6 +10,32 @@ use std::time::Duration;
 /// Longest command line in octets, its CRLF included (RFC 2449, section 4).
 pub const COMMAND_LINE: usize = 255;
 
+/// Longest response of a SASL exchange in octets, base64 with its CRLF: a token of
+/// 16 KiB with what stands around it. Such lines come before any login, so that more
+/// is memory for anybody who asks.
+pub const SASL_LINE: usize = 24 * 1024;
+
+/// Longest token of a bearer, in octets.
+pub const TOKEN: usize = 16 * 1024;
+
+/// Longest `auth.oauth.scope` in octets, and longest `auth.oauth.openid_configuration`:
+/// both fit into a challenge, with what stands around them.
+pub const TOKEN_SCOPE: usize = 256;
+
+/// See [`TOKEN_SCOPE`].
+pub const TOKEN_CONFIGURATION: usize = 384;
+
+/// Least time between two reads of an issuer's keys because a token names one that is not
+/// there, which anybody's token can, and between two that fail.
+pub const TOKEN_KEYS_PAUSE: Duration = Duration::from_secs(30);
+
+/// Questions about tokens that are under way at a time at an introspection service.
+pub const INTROSPECTIONS: u32 = 16;
+
+/// Longest challenge of a SASL exchange in octets, before it is base64: SCRAM's
+/// with the longest nonces and salt. In base64 it fits into a reply's room.
+pub const CHALLENGE: usize = 720;
+
 /// Longest single-line reply in octets, its CRLF included (RFC 2449, section 4).
 pub const REPLY_LINE: usize = 512;
 
@@ -38,6 +64,35 @@ pub const REPLY_BUFFER: usize = 4 * 1024;
 /// Octets of the buffers that messages and long listings go through.
 pub const WINDOW: usize = 32 * 1024;
 
+/// Octets of a message that leave before other sessions have their turn: some 50 us
+/// of encoding and sending.
+pub const SLICE: usize = 128 * 1024;
+
+/// Octets of a mapped message that are brought into memory at a time.
+pub const STRETCH: usize = 256 * 1024;
+
+/// Octets of output below which no further text is put behind what is there.
+pub const SMALLEST_PIECE: usize = 2 * 1024;
+
+/// Octets of text that wait for the terminator where it does not fit behind them.
+pub const KEPT_BACK: usize = 64;
+
+/// Stored octets from which on messages that are encoded are mapped, unless the
+/// configuration says otherwise: where reads and mappings crossed between 256 KiB and
+/// 1 MiB on a two-core machine. `benches/paths.rs` measures it on yours.
+pub const MAP_TEXT_FROM: u64 = 1 << 20;
+
+/// The same for messages whose stored octets are those of the wire.
+pub const MAP_WIRE_FROM: u64 = 256 << 10;
+
+/// How long a client may take nothing of a mapped message before the mapping is let
+/// go of; what is left of the message is read.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Octets that the kernel takes for a client that does not read, beyond what the
+/// network has already been given: a thousand of them hold 128 MiB at most.
+pub const UNSENT: u32 = 128 * 1024;
+
 /// Reply buffers a shard keeps for its next connections: 4 MiB.
 pub const POOLED_REPLY_BUFFERS: usize = 1024;
 
@@ -47,8 +102,9 @@ pub const POOLED_WINDOWS: usize = 64;
 /// How long a client may take to read one buffer of what is sent to it.
 pub const WRITE_STALL: Duration = Duration::from_mins(1);
 
-/// TLS handshakes under way at a time on a shard: at some ten kibioctets each,
-/// 40 MiB that strangers may hold.
+/// TLS handshakes under way at a time on a shard: at some ten kibioctets each 40 MiB
+/// that strangers hold, and at worst, where all send a hello of [`HANDSHAKE_OCTETS`]
+/// but for its end, 256 MiB for [`HANDSHAKE`].
 pub const HANDSHAKES: usize = 4096;
 
 /// How long a TLS handshake may take: two or three journeys of a packet, ten
@@ -112,6 +168,15 @@ pub const DESCRIPTORS: u64 = 48;
 /// Threads of a shard for what may wait on a disk: listings and removals.
 pub const POOL_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("not 0");
 
+/// Threads of the process for what waits for a file system of another machine, or for
+/// one that nobody knows yet: as many sessions can wait for one at a time, and others
+/// queue behind those.
+pub const FAR_THREADS: NonZeroUsize = NonZeroUsize::new(64).expect("not 0");
+
+/// Kernel threads of a shard's ring that may wait for files at a time: those of far
+/// file systems must leave some for local disks.
+pub const FILE_WORKERS: u32 = 128;
+
 /// Rounds of ready tasks in one turn of a shard's ring: a task that answers wakes
 /// another one at most once or twice, and tasks that never rest must not keep the
 /// ring from its turn.
@@ -133,12 +198,20 @@ pub const PROVIDED_BUFFERS: u16 = 256;
 /// hundreds to two thousand.
 pub const PROVIDED_BUFFER: usize = 4 * 1024;
 
+const _: () = assert!(CHALLENGE.div_ceil(3) * 4 + "+ \r\n".len() <= REPLY_ROOM);
+const _: () = assert!((SASL_LINE - 2) / 4 * 3 >= TOKEN + 2 * USER_NAME);
+const _: () = assert!(TOKEN_SCOPE + TOKEN_CONFIGURATION + 72 <= CHALLENGE);
 const _: () = assert!(HANDSHAKE.as_secs() > HANDSHAKE_STALLED.as_secs());
 const _: () = assert!(HANDSHAKE_OCTETS > PIPELINED);
 const _: () = assert!(RECORDS_TEXT.is_multiple_of(16 * 1024));
 const _: () = assert!(COMPLETION_QUEUE >= 2 * SUBMISSION_QUEUE);
 const _: () = assert!(REPLY_BUFFER >= 2 * REPLY_ROOM);
 const _: () = assert!(WINDOW > REPLY_BUFFER);
+const _: () = assert!(PATIENCE.as_nanos() < WRITE_STALL.as_nanos());
+const _: () = assert!(WINDOW > REPLY_ROOM + REPLY_LINE + MESSAGE_END + SMALLEST_PIECE);
+// Text becomes twice as long at most.
+const _: () = assert!(SMALLEST_PIECE / 2 > KEPT_BACK);
+const _: () = assert!(SLICE >= WINDOW && STRETCH >= SLICE);
 const _: () = assert!(PIPELINED >= PROVIDED_BUFFER);
 /// Longest unique-id in octets (RFC 1939, section 7, UIDL).
 pub const UNIQUE_ID: usize = 70;
@@ -183,10 +256,107 @@ pub const NOTICE: usize = 200;
 /// does; what is beyond is told to come back.
 pub const AUTH_QUEUE: usize = 1024;
 
+/// Look-ups under way in directories that are away, those that wait for a connection
+/// included: a second of the logins of a large server, at some kibioctets each.
+pub const LOOKUPS: usize = 1024;
+
+/// Pause between two lines of the log that say of a directory that too many ask it.
+pub const CROWDED_PAUSE: Duration = Duration::from_mins(1);
+
+/// Longest time that a login may wait for one directory: clients give up sooner.
+pub const LONGEST_LOOKUP: Duration = Duration::from_mins(1);
+
+/// How often a look-up is tried where connections break: a server that was started anew
+/// has closed all that there were.
+pub const LOOKUP_TRIES: u32 = 3;
+
+/// Pause before the second try; each later one doubles it.
+pub const LOOKUP_PAUSE: Duration = Duration::from_millis(50);
+
+/// Stored passwords that wait to be replaced by stronger ones: a second or two of the
+/// one thread that makes them.
+pub const RENEWALS: usize = 64;
+
+/// Failures in a row after which a directory is left in peace.
+pub const DIRECTORY_FAILURES: u32 = 5;
+
+/// For how long, at first.
+pub const DIRECTORY_REST_LEAST: Duration = Duration::from_secs(1);
+
+/// For how long at most: so much longer than it has to, a directory that is back is
+/// without logins.
+pub const DIRECTORY_REST_MOST: Duration = Duration::from_secs(30);
+
+/// Most connections to one directory.
+pub const DIRECTORY_CONNECTIONS: u32 = 256;
+
+/// How long a connection to a database may have rested and is used without being tried.
+pub const CONNECTION_TRUSTED: Duration = Duration::from_secs(1);
+
+/// Most octets of a web service's answer about one user; some hundreds are usual.
+pub const WEB_BODY: usize = 64 * 1024;
+
+/// How long a connection to a web service is kept for the next question.
+pub const WEB_IDLE: Duration = Duration::from_secs(30);
+
+/// KiB of a file of `SQLite` that each connection to it keeps in memory: more than all of
+/// the upper pages of an index of ten million names.
+pub const SQLITE_CACHE_KIB: u32 = 16 * 1024;
+
+/// How long a look-up waits for another program that writes to a file of `SQLite`.
+pub const SQLITE_BUSY: Duration = Duration::from_secs(1);
+
+/// Stored passwords of a directory that is away that are kept to be verified in place of
+/// those of users who do not exist: enough that their costs are spread as the users' are.
+pub const DECOYS: usize = 64;
+
 /// Good logins that are remembered. An entry is about 300 octets with its name and
 /// paths, so that all of them are at most 80 MiB; who polls every five minutes at
 /// 800 logins a second is still in it.
 pub const AUTH_CACHE: usize = 256 * 1024;
+
+/// Bad logins that are remembered for a moment: those of clients with an old password.
+/// An entry is about 80 octets.
+pub const AUTH_CACHE_BAD: usize = 64 * 1024;
+
+/// Slow hashes that are not computed a second time: those of all good logins, and as
+/// many again for bad ones. An entry is about 25 octets.
+pub const AUTH_CACHE_HASHES: usize = 2 * AUTH_CACHE;
+
+/// Users whose keys of SCRAM are remembered for the time when their directory is away: as
+/// many as other good logins. An entry is about 500 octets.
+pub const AUTH_CACHE_KEYS: usize = AUTH_CACHE;
+
+/// Addresses, and users in a network, whose failed logins are remembered: 3 MiB. What a
+/// flood adds has failed once; those who failed more often are kept.
+pub const THROTTLED: usize = 64 * 1024;
+
+/// Failed logins that an address has for nothing, since many users can be behind it.
+pub const FREE_FAILURES: u32 = 4;
+
+/// The time in which one failed login of an address, or of a user in a network, is
+/// forgotten.
+pub const FAILURE_FORGOTTEN: Duration = Duration::from_mins(1);
+
+/// How long an address is known for a login: a few polls of any client.
+pub const ADDRESS_KNOWN: Duration = Duration::from_hours(1);
+
+/// How long after a session its user may come back within the delay between logins, to
+/// delete what it fetched: clients that do so do it at once.
+pub const LOGIN_DELAY_RETURN: Duration = Duration::from_secs(30);
+
+/// Largest file of networks in octets: a million of them.
+pub const NETWORK_LIST: u64 = 32 << 20;
+
+/// Addresses that are remembered because somebody logged in from there: 1.5 MiB.
+pub const KNOWN_ADDRESSES: usize = 64 * 1024;
+
+/// Users of whom it is remembered when they came: 16 MiB. It is touched only where
+/// `limits.login_delay` or `limits.poll_interval` is set.
+pub const VISITS: usize = 256 * 1024;
+
+/// Parts of the table of sessions: enough that 64 cores seldom meet.
+pub const SEAT_PARTS: usize = 256;
 
 /// Largest passwd-file in octets: some ten million users. Offsets into it are
 /// 32 bits wide, and it is held in memory, at a reload twice.
@@ -205,11 +375,19 @@ pub const ARGON2_PASSES: u32 = 64;
 /// thread, 1,000 times the usual.
 pub const SHA_CRYPT_ROUNDS: u32 = 5_000_000;
 
+/// Most rounds that one PBKDF2 hash, or SCRAM, may ask for: several seconds of an auth
+/// thread.
+pub const PBKDF2_ROUNDS: u32 = 10_000_000;
+
+/// Longest salt that SCRAM may have, in octets: four times the usual.
+pub const SCRAM_SALT: usize = 64;
+
 /// Highest bcrypt cost: about a minute of an auth thread.
 pub const BCRYPT_COST: u32 = 20;
 
 const _: () = assert!(USER_NAME >= COMMAND_LINE);
 const _: () = assert!(PASSWORD >= COMMAND_LINE);
+const _: () = assert!(DIRECTORY_REST_LEAST.as_secs() < DIRECTORY_REST_MOST.as_secs());
 const _: () = assert!(NOTICE + 64 <= REPLY_LINE);
 const _: () = assert!(PASSWD_FILE <= u32::MAX as usize);
 const _: () = assert!(REPLY_ROOM >= 2 * REPLY_LINE);
@@ -269,6 +447,11 @@ pub const GONE_MESSAGES: usize = 64;
 
 const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
+/// Octets of an index that are read: of each message that a maildrop may have a name, a
+/// unique-id and some numbers, twice, since an index grows to that before it is written
+/// anew. What stands behind them is damage.
+pub const INDEX: u64 = 2 * (MAILDROP_MESSAGES * (FILE_NAME + UNIQUE_ID + 64)) as u64;
+
 const _: () = assert!(MAILDROP_MESSAGES * (FILE_NAME + UNIQUE_ID + 1) <= u32::MAX as usize);
 const _: () = assert!(QUIET_LISTINGS < LISTINGS);
 

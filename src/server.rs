@@ -6,12 +6,14 @@
 //! go; then threads, which must not have had them.
 //!
 //! The main thread then only waits: for signals and for shards that end. The
-//! first SIGTERM or SIGINT drains, a second closes at once, SIGHUP reads the
-//! users again and reopens the log. A shard that fails takes the others with it:
+//! first SIGTERM or SIGINT drains, a second closes at once, SIGHUP reads users and
+//! limits again and reopens the log. A shard that fails takes the others with it:
 //! a supervisor that restarts the process serves everybody, where a process with
 //! a dead shard would refuse a part of its clients for as long as it lives.
 
 mod error;
+mod metrics;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,15 +30,17 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::admin;
+use crate::auth::throttle::Throttle;
 use crate::auth::{self, Broker};
-use crate::config::{Config, DirectoryOptions, RunAs, Shards, TlsMode};
-use crate::conn::{Services, Takeover};
+use crate::config::{Config, RunAs, Shards, Steering, TlsMode};
+use crate::conn::{CurrentRules, Services, Takeover, Thresholds};
 use crate::limits;
 use crate::maildrop::{self, Maildrops, Template};
-use crate::observe::{self, Log, Metrics, ShardWriter, Sparing};
-use crate::ring::{self, RingError};
-use crate::session::Policy;
+use crate::observe::{self, Log, Metrics, Sparing};
+use crate::ring::{self, Pool, RingError};
+use crate::shard::admission::{Admission, Visits};
 use crate::shard::listener;
+use crate::shard::steering;
 use crate::shard::{self, Listener, Order, Orders, Plan, Running};
 use crate::tls::{self, CertificateMetrics, Keeper, Watch};
 
@@ -78,38 +82,39 @@ enum Phase {
 /// Why the server could not start, or which shard failed.
 pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
     let started = SystemTime::now();
+    forbid_core_dumps();
     raise_descriptor_limit()?;
-    ring::probe().map_err(ServerError::Ring)?;
+    maildrop::probe().map_err(ServerError::Opening)?;
     let cpus = shard_cpus(config.server.shards).map_err(ServerError::Cpus)?;
     let tls = Tls::start(config, cpus.len())?;
-    let (listeners, sockets) = listen(config, cpus.len())?;
-    if let Some(run_as) = &config.server.run_as {
-        drop_privileges(run_as).map_err(ServerError::Privileges)?;
-    }
+    let (listeners, sockets) = listen(config, &cpus)?;
+    become_server(config.server.run_as.as_ref())?;
+    // Before what takes time: who sees the ports open may tell the server to end.
+    let (events, inbox) = channel();
+    signals(events.clone()).map_err(ServerError::Signals)?;
     let log = observe::start_log(&config.log).map_err(ServerError::Log)?;
     let services = services(config, &cpus)?;
-    let rings: Rings = cpus.iter().map(|_| Arc::default()).collect();
-    let (mut metrics, writers) = metrics(&log, &services, &rings);
+    let rings: metrics::Rings = cpus.iter().map(|_| Arc::default()).collect();
+    let (mut metrics, writers) = metrics::metrics(&log, &services, &rings);
     let tls = tls.map(|tls| tls.begin(&mut metrics));
     let health = admin::Health::default();
     let sources = admin::Sources {
         metrics: Arc::new(move || metrics.expose()),
         health: health.clone(),
     };
-    let admin = config.admin.map(|options| admin::start(options, sources));
-    let admin = admin.transpose().map_err(ServerError::Admin)?;
+    let admin = config.admin.map(|at| admin::start(at, sources)).transpose();
+    let admin = admin.map_err(ServerError::Admin)?;
 
-    let (events, inbox) = channel();
-    signals(events.clone()).map_err(ServerError::Signals)?;
-    let policy = Arc::new(policy(config));
+    let rules = reload::for_shards(config, cpus.len()).map_err(ServerError::BlockList)?;
     let orders: Vec<Arc<Orders>> = cpus.iter().map(|_| Arc::default()).collect();
+    let far = Pool::start("far", limits::FAR_THREADS).map_err(|error| not_started(0, error))?;
     let plans = sockets.into_iter().zip(writers).zip(&cpus).enumerate();
     for (number, ((listeners, counters), cpu)) in plans {
         let plan = Plan {
             number,
             cpu: *cpu,
             listeners,
-            policy: Arc::clone(&policy),
+            rules: Arc::clone(&rules[number]),
             write_stall: config.limits.write_stall,
             services: Arc::clone(&services),
             tls: tls.as_ref().map(|shards| shards[number].clone()),
@@ -117,6 +122,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
             ring: Arc::clone(&rings[number]),
             started,
             orders: Arc::clone(&orders[number]),
+            far: far.clone(),
+            thresholds: thresholds(config),
         };
         start_shard(plan, events.clone())?;
     }
@@ -127,6 +134,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
         log,
         health,
         drain: config.server.drain,
+        config: config.clone(),
+        rules,
     };
     let (phase, ended) = server.await_shards(started)?;
     if matches!(phase, Phase::Serving) {
@@ -135,7 +144,16 @@ pub fn run(config: &Config, ready: impl FnOnce(&Ready)) -> Result<(), ServerErro
             admin: admin.as_ref().map(admin::AdminHandle::address),
         });
     }
-    server.serve(phase, ended)
+    let end = server.serve(phase, ended);
+    far.finish();
+    end
+}
+
+fn thresholds(config: &Config) -> Thresholds {
+    Thresholds {
+        text: config.maildrop.map_text_from,
+        wire: config.maildrop.map_wire_from,
+    }
 }
 
 /// TLS, where there is any, before privileges are dropped.
@@ -189,6 +207,10 @@ struct Server {
     log: Log,
     health: admin::Health,
     drain: Duration,
+    /// What is in force.
+    config: Config,
+    /// Of each shard.
+    rules: Vec<Arc<CurrentRules>>,
 }
 
 impl Server {
@@ -224,7 +246,7 @@ impl Server {
         Ok((phase, ended))
     }
 
-    fn serve(self, mut phase: Phase, ended: usize) -> Result<(), ServerError> {
+    fn serve(mut self, mut phase: Phase, ended: usize) -> Result<(), ServerError> {
         let mut running = self.orders.len() - ended;
         let mut failed = None;
         while running > 0 {
@@ -292,8 +314,9 @@ impl Server {
     }
 
     /// What SIGHUP asks for. Shards go on meanwhile.
-    fn reload(&self) {
+    fn reload(&mut self) {
         self.log.reopen();
+        reload::reload(&mut self.config, &self.rules, &self.services.broker);
         // The outcome of each directory is in the log.
         let _ = self.services.broker.reload();
     }
@@ -302,12 +325,16 @@ impl Server {
 /// Sockets for every address and shard: the addresses, and each shard's share.
 type Sockets = (Vec<(SocketAddr, TlsMode)>, Vec<Vec<Listener>>);
 
-fn listen(config: &Config, shards: usize) -> Result<Sockets, ServerError> {
+fn listen(config: &Config, cpus: &[usize]) -> Result<Sockets, ServerError> {
+    let shards = cpus.len();
     let mut addresses = Vec::new();
     let mut per_shard: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     for options in &config.listeners {
         let (address, sockets) =
             listener::listen(options.address, shards).map_err(ServerError::Listen)?;
+        if config.server.steering == Steering::Cpu {
+            steering::by_cpu(&sockets, cpus).map_err(ServerError::Steering)?;
+        }
         let tls = options.tls;
         addresses.push((address, tls));
         for (own, socket) in per_shard.iter_mut().zip(sockets) {
@@ -358,6 +385,20 @@ fn signals(events: Sender<Event>) -> io::Result<()> {
     thread.map(drop)
 }
 
+/// Has the kernel write no core dump, in which mail and what proves names would be: one
+/// octet is less than any takes (`core(5)`), and is what the kernel also heeds where
+/// dumps go to a program, unlike 0. The hard limit stays, so that an operator who wants
+/// one sets it for the running process (`prlimit(1)`). `PR_SET_DUMPABLE` would do more
+/// than is wanted: who may look at a process of the own, by perf or in /proc, could not.
+fn forbid_core_dumps() {
+    let hard = rustix::process::getrlimit(Resource::Core).maximum;
+    let lowered = Rlimit {
+        current: Some(hard.map_or(1, |hard| hard.min(1))),
+        maximum: hard,
+    };
+    let _ = rustix::process::setrlimit(Resource::Core, lowered);
+}
+
 /// Raises the soft limit of open files to the hard one; where even that fails,
 /// the listeners back off at the limit there is. One that a start alone would meet
 /// is refused here: glommio panics where it meets it.
@@ -393,6 +434,15 @@ fn shard_cpus(shards: Shards) -> io::Result<Vec<usize>> {
     Ok(allowed.into_iter().cycle().take(count).collect())
 }
 
+/// Rings are tried only then: where `io_uring` is for one group, that is the server's, and
+/// root may make rings that the server may not.
+fn become_server(run_as: Option<&RunAs>) -> Result<(), ServerError> {
+    if let Some(run_as) = run_as {
+        drop_privileges(run_as).map_err(ServerError::Privileges)?;
+    }
+    ring::probe().map_err(ServerError::Ring)
+}
+
 /// Groups first, user last: without the user's rights nothing more can be set.
 fn drop_privileges(to: &RunAs) -> io::Result<()> {
     let groups: Vec<Gid> = to.supplementary.iter().map(|g| Gid::from_raw(*g)).collect();
@@ -403,16 +453,12 @@ fn drop_privileges(to: &RunAs) -> io::Result<()> {
 }
 
 fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerError> {
-    let directories = config.auth.directories.iter();
-    let directories = directories.map(|DirectoryOptions::PasswdFile { path }| {
-        let path = path.clone();
-        auth::DirectoryOptions {
-            kind: auth::DirectoryKind::PasswdFile { path },
-        }
-    });
     let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let options = auth::Options {
-        directories: directories.collect(),
+        directories: config.auth.directories.clone(),
+        masters: config.auth.masters.clone(),
+        scram_secret: config.auth.scram_secret.clone(),
+        oauth: config.auth.oauth.clone(),
         desks: cpus.iter().copied().map(Some).collect(),
         threads,
     };
@@ -429,7 +475,13 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
             top.display()
         );
     }
+    let broker = Broker::start(&options).map_err(ServerError::Auth)?;
+    reload::set(&broker, config);
+    let now = Instant::now();
     Ok(Arc::new(Services {
+        admission: Admission::new(now),
+        visits: Visits::new(now),
+        throttle: Throttle::new(now),
         template,
         maildrops,
         index: config
@@ -443,132 +495,7 @@ fn services(config: &Config, cpus: &[usize]) -> Result<Arc<Services>, ServerErro
             .maildrop
             .takeover
             .map(|silence| Takeover::new(silence, cpus.len())),
-        broker: Broker::start(&options).map_err(ServerError::Auth)?,
+        broker,
         strangers: Sparing::default(),
     }))
-}
-
-fn policy(config: &Config) -> Policy {
-    Policy {
-        hostname: config.server.hostname.clone(),
-        plaintext_without_tls: config.auth.plaintext_without_tls,
-        idle: config.limits.idle,
-        login: config.limits.login,
-        failure_delay: config.auth.failure_delay,
-        retention: config.maildrop.rules.retention,
-    }
-}
-
-/// A ring's counter: its metric, what it is, and how it is read.
-type RingMetric = (&'static str, &'static str, fn(&ring::Counters) -> u64);
-
-const RING_METRICS: [RingMetric; 8] = [
-    (
-        "ring_enters",
-        "System calls into the shards' rings",
-        ring::Counters::enters,
-    ),
-    (
-        "ring_completions",
-        "Operations of the shards' rings that ended",
-        ring::Counters::completions,
-    ),
-    (
-        "ring_queue_full",
-        "Operations that waited for room in a ring's submission queue",
-        ring::Counters::queue_full,
-    ),
-    (
-        "ring_buffers_exhausted",
-        "Receives that found no provided buffer and were started again",
-        ring::Counters::buffers_exhausted,
-    ),
-    (
-        "ring_overflows",
-        "Turns that found a ring's completion queue overflown",
-        ring::Counters::overflows,
-    ),
-    (
-        "ring_ended_early",
-        "Accepts and receives that the kernel ended by itself and that were started again",
-        ring::Counters::ended_early,
-    ),
-    (
-        "ring_throttled",
-        "Clients held back because they sent further ahead than they may",
-        ring::Counters::throttled,
-    ),
-    (
-        "ring_cancelled",
-        "Operations given up before they ended",
-        ring::Counters::cancelled,
-    ),
-];
-
-/// A counter of maildrops: its metric, what it is, and how it is read.
-type MaildropMetric = (&'static str, &'static str, fn(&maildrop::Counters) -> u64);
-
-const MAILDROP_METRICS: [MaildropMetric; 5] = [
-    (
-        "index_damaged",
-        "Indexes of maildrops that were found damaged and made anew",
-        maildrop::Counters::damaged,
-    ),
-    (
-        "index_unwritten",
-        "Indexes of maildrops that could not be written",
-        maildrop::Counters::unwritten,
-    ),
-    (
-        "message_sizes_corrected",
-        "Messages whose size was not what name or index said",
-        maildrop::Counters::corrected,
-    ),
-    (
-        "messages_expired",
-        "Messages removed because they had been kept long enough",
-        maildrop::Counters::expired,
-    ),
-    (
-        "uidl_guard_refusals",
-        "Logins refused because most unique-ids would have changed",
-        maildrop::Counters::guarded,
-    ),
-];
-
-/// The counters of each shard's ring.
-type Rings = Arc<[Arc<ring::Counters>]>;
-
-fn metrics(log: &Log, services: &Arc<Services>, rings: &Rings) -> (Metrics, Vec<ShardWriter>) {
-    let (mut metrics, writers) = Metrics::new(rings.len());
-    for (name, help, read) in RING_METRICS {
-        let rings = Arc::clone(rings);
-        let sum = move || rings.iter().map(|counters| read(counters)).sum();
-        metrics.register_counter(name, help, sum);
-    }
-    let dropped = "Log lines that found the log's queue full";
-    metrics.register_counter("log_lines_dropped", dropped, log.dropped());
-    let own = Arc::clone(services);
-    let full = "Logins refused because the queue before the auth threads was full";
-    metrics.register_counter("auth_queue_full", full, move || {
-        let counters = own.broker.counters();
-        counters
-            .rejected_full
-            .load(std::sync::atomic::Ordering::Relaxed)
-    });
-    let own = Arc::clone(services);
-    let waiting = "Logins that wait for an auth thread";
-    metrics.register_gauge("auth_queue_length", waiting, move || {
-        own.broker.queue_length() as u64
-    });
-    let own = Arc::clone(services);
-    let octets = "Octets of memory that cached snapshots of maildrops take";
-    metrics.register_gauge("snapshot_cache_bytes", octets, move || {
-        own.maildrops.cache().memory() as u64
-    });
-    for (name, help, read) in MAILDROP_METRICS {
-        let counters = Arc::clone(services.maildrops.counters());
-        metrics.register_counter(name, help, move || read(&counters));
-    }
-    (metrics, writers)
 }

@@ -1,5 +1,6 @@
 //! What the README says, held against the binary: its configuration passes
-//! `popcore check`, and its table of metrics is the list of those there are.
+//! `popcore check`, and its table of metrics is the list of those there are. And the form
+//! of the tuning guide: of each knob all that an operator has to know before he turns it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -102,4 +103,185 @@ fn the_table_of_metrics_is_whole_and_true() {
         .collect();
     assert!(!served.is_empty(), "{answer}");
     assert_eq!(served, told);
+}
+
+const GUIDE: &str = include_str!("../tuning/README.md");
+
+/// The parts of the guide in which each section is a knob.
+const KNOBS: [&str; 4] = [
+    "Kernel and process",
+    "Connections",
+    "Network interfaces and CPUs",
+    "Disks",
+];
+
+/// What is said of each knob, in this order, behind what it is.
+const LABELS: [&str; 5] = ["Why", "Value", "See", "Cost", "Measured"];
+
+/// What was asked for: each is named by the heading of a knob.
+const ASKED: [&str; 40] = [
+    "Kernel and io_uring",
+    "Locked memory",
+    "fs.nr_open",
+    "LimitNOFILE",
+    "net.core.somaxconn",
+    "tcp_max_syn_backlog",
+    "tcp_syncookies",
+    "Port range",
+    "TIME_WAIT",
+    "tcp_rmem",
+    "tcp_wmem",
+    "NOTSENT_LOWAT",
+    "Keepalive",
+    "user timeout",
+    "tcp_migrate_req",
+    "tcp_fastopen",
+    "Congestion control",
+    "qdisc",
+    "Connection tracking",
+    "Queues",
+    "RSS",
+    "RPS",
+    "XPS",
+    "IRQ affinity",
+    "isolcpus",
+    "governor",
+    "NUMA",
+    "Huge pages",
+    "mimalloc",
+    "Swap",
+    "Dirty pages",
+    "vfs_cache_pressure",
+    "Mount options",
+    "ext4 and XFS",
+    "NFSv4",
+    "CephFS",
+    "Control groups",
+    "seccomp",
+    "SELinux",
+    "server.steering",
+];
+
+/// Heading and text of each knob.
+fn knobs() -> Vec<(&'static str, &'static str)> {
+    let mut knobs = Vec::new();
+    for part in KNOBS {
+        let begin = format!("\n## {part}\n");
+        let (_, rest) = GUIDE
+            .split_once(&begin)
+            .unwrap_or_else(|| panic!("no {part}"));
+        let text = rest.split("\n## ").next().expect("a first");
+        let sections = text.split("\n### ").skip(1);
+        knobs.extend(sections.map(|text| text.split_once('\n').expect("a heading")));
+    }
+    knobs
+}
+
+/// The parts of a knob's text: what it is, and what stands behind each label.
+fn parts(heading: &str, text: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    for label in LABELS {
+        let mark = format!("\n- **{label}:** ");
+        let (before, after) = rest
+            .split_once(&mark)
+            .unwrap_or_else(|| panic!("{heading}: no {label} in its place"));
+        parts.push(before);
+        rest = after;
+    }
+    parts.push(rest);
+    // Where a line ends is the text's own business.
+    let words = |part: &&str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    parts.iter().map(words).collect()
+}
+
+#[test]
+fn each_knob_of_the_guide_says_all_that_is_to_be_known_of_it() {
+    let knobs = knobs();
+    for (heading, text) in &knobs {
+        let parts = parts(heading, text);
+        for (label, part) in ["What"].iter().chain(&LABELS).zip(&parts) {
+            assert!(!part.is_empty(), "{heading}: no {label}");
+        }
+        let [.., see, _, measured] = &parts[..] else {
+            panic!("{heading}: {parts:?}");
+        };
+        assert!(
+            see.contains('`'),
+            "{heading}: See names no command and no metric"
+        );
+        // A figure has the command that shows it, here or where the link leads.
+        let shown = measured.contains('`') || measured.contains("](#");
+        let figures = measured.contains(|digit: char| digit.is_ascii_digit());
+        let said = measured.to_lowercase().contains("not measured here");
+        assert!(said || (shown && figures), "{heading}: {measured}");
+    }
+    for asked in ASKED {
+        let found = knobs.iter().any(|(heading, _)| heading.contains(asked));
+        assert!(found, "no knob for {asked}");
+    }
+}
+
+/// The tests that cargo runs by a filter: `MODULE::NAME`.
+fn integration_tests() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration");
+    let mut tests = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let Some(module) = path.file_stem().and_then(|stem| stem.to_str()) else {
+            continue;
+        };
+        let text = fs::read_to_string(&path).expect("text");
+        let after = text.split("\n#[test]\n").skip(1);
+        let names = after.filter_map(|rest| rest.split_once("fn ")?.1.split_once('('));
+        tests.extend(names.map(|(name, _)| format!("{module}::{name}")));
+    }
+    tests
+}
+
+#[test]
+fn tests_that_the_guide_names_are_there() {
+    let tests = integration_tests();
+    assert!(tests.len() > 100, "{tests:?}");
+    let named = GUIDE.split("--test integration ").skip(1);
+    let named: Vec<_> = named
+        .map(|rest| rest.split(['`', ' ', '\n']).next().expect("a first"))
+        .collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for filter in named {
+        let found = tests.iter().any(|test| test.contains(filter));
+        assert!(!filter.is_empty() && found, "no test {filter}");
+    }
+}
+
+#[test]
+fn metrics_links_and_files_of_the_guide_are_there() {
+    let words = GUIDE.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let metrics: BTreeSet<_> = words.filter(|word| word.starts_with("popcore_")).collect();
+    assert!(metrics.len() >= 5, "{metrics:?}");
+    for metric in metrics {
+        assert!(
+            README.contains(&format!("| `{metric}")),
+            "no metric {metric}"
+        );
+    }
+    let anchor = |heading: &str| {
+        let kept = |c: &char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_');
+        let text: String = heading.to_lowercase().chars().filter(kept).collect();
+        text.replace(' ', "-")
+    };
+    let headings = GUIDE.lines().filter(|line| line.starts_with('#'));
+    let anchors: BTreeSet<_> = headings
+        .map(|line| anchor(line.trim_start_matches('#').trim()))
+        .collect();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning");
+    let links: Vec<_> = GUIDE.split("](").skip(1).collect();
+    assert!(links.len() >= 10);
+    for link in links {
+        let target = link.split(')').next().expect("an end");
+        match target.strip_prefix('#') {
+            Some(name) => assert!(anchors.contains(name), "no heading #{name}"),
+            None => assert!(folder.join(target).exists(), "no file {target}"),
+        }
+    }
 }

@@ -1,18 +1,25 @@
 //! What a directory of users is, to the rest of popcore.
 //!
 //! A directory says what it knows of a name and judges nobody: whether a login
-//! succeeds is decided in one place (`judge`), for all directories alike.
-//! Directories are asked on auth threads and may block.
+//! succeeds is decided in one place (`judge`), for all directories alike. There are
+//! two sorts. One [answers from memory](Directory) and is asked wherever a login
+//! happens to be; the others are [servers and programs](super::remote::Remote) that
+//! are asked on the look-up thread, many at a time, and may be away.
+//!
+//! Some of the latter keep their passwords to themselves: they are given the password
+//! and say whether it is right. What they say is a [`Proof`] like a stored password is.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{Network, UserName, Verifier};
+use super::remote::Renewal;
+use super::{Network, UserLimits, UserName, Verifier};
 use crate::limits;
 
-/// A source of users.
+/// A source of users that answers from memory.
 pub(super) trait Directory: Send + Sync {
     /// What is known of this name; `None` if there is no such user.
     fn lookup(&self, name: &UserName) -> Result<Option<Record>, DirectoryError>;
@@ -34,22 +41,49 @@ pub(super) trait Directory: Send + Sync {
 /// What a directory knows of one user.
 #[derive(Debug)]
 pub(super) enum Record {
-    /// The user exists and no password will do: there is none, or it is stored
-    /// in a form that cannot be verified.
+    /// The user exists and nothing will do: that is what the record says, or it
+    /// cannot be understood.
     Locked,
+    /// The user exists and has no password: what proves the name without one will do.
+    Passwordless(Profile),
+    /// The directory verifies by itself, and the password that it was given is wrong.
+    /// Some cannot tell that from a name that they do not know.
+    Rejected,
     /// A user with a password.
     User(User),
 }
 
+/// How it is known that a password is a user's.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// It is compared with this one.
+    Stored(Verifier),
+    /// The directory was given the password and says that it is right.
+    Accepted,
+}
+
 #[derive(Debug)]
 pub(super) struct User {
-    pub(super) verifier: Verifier,
+    pub(super) proof: Proof,
+    pub(super) profile: Profile,
+    /// What replaces the stored password, where it is weak and can be.
+    pub(super) renewal: Option<Box<Renewal>>,
+}
+
+/// What holds for a user whose password was right.
+#[derive(Debug, Default)]
+pub(super) struct Profile {
+    /// What the user is called, if not as it was asked: of two ways to write a name that
+    /// are one to the directory there is one maildrop. Boxed because few are.
+    pub(super) name: Option<Box<UserName>>,
     /// Where the user may log in from; `None`: from anywhere.
     pub(super) networks: Option<Box<[Network]>>,
     /// What is said instead of a login, once the password was right.
     pub(super) disabled: Option<Notice>,
     pub(super) home: Option<PathBuf>,
     pub(super) mail: Option<PathBuf>,
+    /// Limits of the user's own.
+    pub(super) limits: Option<Box<UserLimits>>,
 }
 
 /// One line for a user who may not log in: not empty, no control characters,
@@ -59,6 +93,7 @@ pub struct Notice(Cow<'static, str>);
 
 impl Notice {
     pub(super) const DISABLED: Self = Self(Cow::Borrowed("This account is disabled"));
+    pub(super) const NOBODY: Self = Self(Cow::Borrowed("There is no such user"));
     pub(super) const ELSEWHERE: Self =
         Self(Cow::Borrowed("This account is not served by this server"));
 
@@ -85,6 +120,13 @@ pub enum DirectoryError {
         /// Why.
         source: io::Error,
     },
+    /// A server that does not answer, or not as it should.
+    Failed {
+        /// What is configured, such as `auth.directory[2] (sql)`.
+        directory: Box<str>,
+        /// Why.
+        failure: Failure,
+    },
     /// A file above [`limits::PASSWD_FILE`].
     TooLarge {
         /// The file.
@@ -92,6 +134,54 @@ pub enum DirectoryError {
         /// Its octets.
         octets: u64,
     },
+}
+
+/// Why a server gave no answer about a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It cannot be reached, or the connection broke: what was asked may be asked again.
+    Unreachable(String),
+    /// Nothing came in that time.
+    TimedOut(Duration),
+    /// It says that it cannot do what it was asked to do.
+    Refused(String),
+    /// It failed so often that it is left in peace for a while.
+    Suspended,
+    /// All connections to it were in use for as long as a login waits.
+    Crowded,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(cause) => {
+                write!(f, "cannot be reached: {cause}; see whether it runs there")
+            }
+            Self::TimedOut(after) => {
+                write!(f, "no answer within {after:?}; see what holds it up")
+            }
+            Self::Refused(cause) => {
+                write!(
+                    f,
+                    "refused: {cause}; correct the configuration or its rights there"
+                )
+            }
+            Self::Suspended => f.write_str("it failed before and is asked again in a moment"),
+            Self::Crowded => f.write_str(
+                "all connections were in use for too long and logins were turned away; raise \
+                 connections, or see what makes it slow",
+            ),
+        }
+    }
+}
+
+impl DirectoryError {
+    /// Whether it is worth a line in the log; the log has one already of a server that
+    /// is left in peace, or that is asked by too many.
+    pub(super) fn is_news(&self) -> bool {
+        let known = |failure: &Failure| matches!(failure, Failure::Suspended | Failure::Crowded);
+        !matches!(self, Self::Failed { failure, .. } if known(failure))
+    }
 }
 
 impl fmt::Display for DirectoryError {
@@ -102,6 +192,7 @@ impl fmt::Display for DirectoryError {
                 "{}: {source}; make it a file that this process may read",
                 path.display()
             ),
+            Self::Failed { directory, failure } => write!(f, "{directory}: {failure}"),
             Self::TooLarge { path, octets } => write!(
                 f,
                 "{}: {octets} octets are more than the {} a passwd-file may have; \
@@ -117,7 +208,7 @@ impl std::error::Error for DirectoryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unreadable { source, .. } => Some(source),
-            Self::TooLarge { .. } => None,
+            Self::TooLarge { .. } | Self::Failed { .. } => None,
         }
     }
 }

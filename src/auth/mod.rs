@@ -5,7 +5,7 @@
 //! them, a thread of its own looks the name up, verifies the password and wakes
 //! whoever awaits the [`Pending`] answer. No shard verifies a password, reads a
 //! file or waits for a directory. A login that was good before and brings the same
-//! password again takes a short cut: its answer is there at once (`cache`).
+//! password again takes a short cut: its answer is there at once ([`Terms`]).
 //!
 //! Invariants: no password, given or stored, is printed by any trait or named in
 //! any message, and all are overwritten when dropped; a name that does not exist
@@ -13,31 +13,68 @@
 //! done for it (see `judge`); a record that cannot be understood refuses its user
 //! and nobody else.
 
+mod apop;
 mod broker;
 mod cache;
+mod credentials;
 mod directory;
 mod judge;
+mod lookups;
 mod name;
 mod network;
+mod network_set;
+mod oauth;
 mod passwd_file;
 mod password;
+mod probe;
+mod remote;
 mod roster;
+mod rules;
 mod scheme;
+mod secret;
+pub mod sieve;
+pub mod throttle;
+mod token;
+mod user_limits;
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-pub use self::broker::{Broker, Counters, Pending, QueueFull, StartError};
-pub use self::directory::{DirectoryError, Fault, LoadReport, Notice};
+pub use self::apop::{ApopProof, Stamp};
+pub use self::broker::{Broker, Candidate, Counters, Pending, QueueFull, StartError};
+pub use self::cache::{CacheCounts, Terms};
+pub use self::credentials::{Credentials, Evidence, Identity, Proved, ScramAnswer, ScramQuestion};
+pub use self::directory::{DirectoryError, Failure, Fault, LoadReport, Notice};
 pub use self::name::{NameError, UserName};
-pub use self::network::{Network, NetworkError};
+pub use self::network::{Network, NetworkError, Prefixes};
+pub use self::network_set::{ListError, NetworkSet};
+pub use self::oauth::{OauthOptions, OauthProbe, OauthSource, probe_oauth};
 pub use self::password::{Password, PasswordTooLong};
+pub use self::probe::{Found, Probe, probe};
+pub use self::remote::{
+    ATTRIBUTES, Database, DirectoryMetrics, HttpForm, HttpOptions, LdapEntry, LdapOptions,
+    LdapTemplate, LdapTemplateError, PamOptions, Protocol, RemoteOptions, ServerError, SqlOptions,
+    SqlServer, Statement, StatementError, Trust, Update,
+};
 pub use self::roster::roster;
-pub use self::scheme::{SchemeError, Verifier};
+pub use self::rules::{MasterForm, NameRules};
+pub use self::scheme::{NewScheme, SchemeError, ScramHash, ScramKeys, Verifier};
+pub use self::secret::Secret;
+pub use self::token::{Token, TokenError};
+pub use self::user_limits::UserLimits;
 
 /// What the configuration says of logins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// Where master users are looked up, in this order; none where there are none.
+    pub masters: Vec<DirectoryOptions>,
+    /// What the salts are made of that SCRAM tells of users who have none stored: the
+    /// same as long as this is, so that nobody sees by a change who is there and who is
+    /// not. Without it each process makes its own.
+    pub scram_secret: Option<Secret>,
+    /// Who verifies bearer tokens, if anybody does.
+    pub oauth: Option<OauthOptions>,
     /// Where users are looked up, in this order; the first that knows a name
     /// decides.
     pub directories: Vec<DirectoryOptions>,
@@ -64,15 +101,42 @@ pub enum DirectoryKind {
         /// The file.
         path: PathBuf,
     },
+    /// Lines of that format in the configuration itself.
+    Static {
+        /// The lines.
+        users: Secret,
+    },
+    /// A server or a program that is asked about each name.
+    Away(Box<RemoteOptions>),
 }
 
-/// A name and a password that a client gave.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    /// The name.
-    pub user: UserName,
-    /// The password.
-    pub password: Password,
+impl DirectoryKind {
+    /// Whether it hands out stored passwords, without which its users have no SCRAM.
+    pub fn tells_stored(&self) -> bool {
+        match self {
+            Self::PasswdFile { .. } | Self::Static { .. } => true,
+            Self::Away(options) => options.protocol.tells_stored(),
+        }
+    }
+
+    /// Whether it says who is there without a password.
+    pub fn tells_users(&self) -> bool {
+        match self {
+            Self::PasswdFile { .. } | Self::Static { .. } => true,
+            Self::Away(options) => options.protocol.tells_users(),
+        }
+    }
+}
+
+/// The place, without any secret.
+impl fmt::Display for DirectoryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PasswdFile { path } => write!(f, "{}", path.display()),
+            Self::Static { .. } => f.write_str("the configuration"),
+            Self::Away(options) => write!(f, "{}", options.protocol),
+        }
+    }
 }
 
 /// A user who has logged in.
@@ -84,6 +148,8 @@ pub struct Account {
     pub home: Option<PathBuf>,
     /// The Maildir that the directory has for the user: absolute.
     pub mail: Option<PathBuf>,
+    /// The limits that the directory has for the user; most have none.
+    pub limits: Option<Box<UserLimits>>,
 }
 
 /// Why a login failed.
@@ -98,4 +164,8 @@ pub enum Refusal {
     Unavailable,
     /// Too many logins wait already, and this one was not queued: `[SYS/TEMP]`.
     Busy,
+    /// Too many logins failed, and this one was not looked at: `[SYS/TEMP]`.
+    Throttled,
+    /// As many sessions of the user from this address as there may be: `[IN-USE]`.
+    Crowded,
 }

@@ -22,6 +22,12 @@ pub enum NameError {
     TooLong,
     /// An ASCII control character: NUL, a line end, a tab, DEL.
     Control,
+    /// A character that [`NameRules`](super::NameRules) do not allow.
+    Forbidden,
+    /// It has no form for comparison (`SASLprep`, RFC 4013), as it should have.
+    Unprepared,
+    /// It is to act for another user, which nobody may.
+    NoMaster,
 }
 
 impl UserName {
@@ -98,6 +104,9 @@ impl fmt::Display for NameError {
                 let most = limits::USER_NAME;
                 write!(f, "the user name is longer than {most} octets")
             }
+            Self::Forbidden => f.write_str("the user name holds a character that none may have"),
+            Self::Unprepared => f.write_str("the user name is no text that could be compared"),
+            Self::NoMaster => f.write_str("nobody may log in for another user"),
             Self::Control => f.write_str("the user name holds a control character"),
         }
     }

@@ -4,7 +4,7 @@
 //! dual-stack listener sees) is an IPv4 address here, on both sides.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A network: an address and how many of its leading bits count.
@@ -12,6 +12,41 @@ use std::str::FromStr;
 pub struct Network {
     base: IpAddr,
     prefix: u32,
+}
+
+/// How many leading bits of an address tell one client, or one network, from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefixes {
+    /// Of an IPv4 address: 32 at most.
+    pub v4: u8,
+    /// Of an IPv6 address: 128 at most.
+    pub v6: u8,
+}
+
+impl Prefixes {
+    /// What counts as one network unless the operator says otherwise: what a customer
+    /// or a small company is given.
+    pub const NETWORK: Self = Self { v4: 24, v6: 48 };
+
+    /// What counts as one address unless the operator says otherwise: an IPv6 host has
+    /// a whole /64 to itself.
+    pub const ADDRESS: Self = Self { v4: 32, v6: 64 };
+
+    /// The address without the bits that do not count.
+    pub fn of(self, address: IpAddr) -> IpAddr {
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let dropped = 32_u32.saturating_sub(u32::from(self.v4));
+                let mask = u32::MAX.checked_shl(dropped).unwrap_or_default();
+                Ipv4Addr::from_bits(address.to_bits() & mask).into()
+            }
+            IpAddr::V6(address) => {
+                let dropped = 128_u32.saturating_sub(u32::from(self.v6));
+                let mask = u128::MAX.checked_shl(dropped).unwrap_or_default();
+                Ipv6Addr::from_bits(address.to_bits() & mask).into()
+            }
+        }
+    }
 }
 
 /// Text that is not `address` or `address/bits`. The operator is at fault.
@@ -31,6 +66,26 @@ impl Network {
                 differing.leading_zeros() >= self.prefix
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl Network {
+    /// Its first and its last address.
+    pub(super) fn range(&self) -> (IpAddr, IpAddr) {
+        match self.base {
+            IpAddr::V4(base) => {
+                let host = u32::MAX.checked_shr(self.prefix).unwrap_or_default();
+                let (first, last) = (base.to_bits() & !host, base.to_bits() | host);
+                let [first, last] = [first, last].map(Ipv4Addr::from_bits);
+                (first.into(), last.into())
+            }
+            IpAddr::V6(base) => {
+                let host = u128::MAX.checked_shr(self.prefix).unwrap_or_default();
+                let (first, last) = (base.to_bits() & !host, base.to_bits() | host);
+                let [first, last] = [first, last].map(Ipv6Addr::from_bits);
+                (first.into(), last.into())
+            }
         }
     }
 }
@@ -115,6 +170,22 @@ mod tests {
         for (network, address) in outside {
             assert!(!contains(network, address), "{address} in {network}");
         }
+    }
+
+    #[test]
+    fn an_address_without_its_last_bits_is_its_network() {
+        let cut = |v4, v6, address: &str| {
+            let address = address.parse().expect("an address");
+            Prefixes { v4, v6 }.of(address).to_string()
+        };
+        assert_eq!(cut(32, 64, "192.0.2.77"), "192.0.2.77");
+        assert_eq!(cut(24, 64, "192.0.2.77"), "192.0.2.0");
+        assert_eq!(cut(24, 64, "::ffff:192.0.2.77"), "192.0.2.0");
+        assert_eq!(cut(0, 64, "192.0.2.77"), "0.0.0.0");
+        assert_eq!(cut(32, 64, "2001:db8:1:2:3::4"), "2001:db8:1:2::");
+        assert_eq!(cut(32, 48, "2001:db8:1:2:3::4"), "2001:db8:1::");
+        assert_eq!(cut(32, 128, "2001:db8::4"), "2001:db8::4");
+        assert_eq!(cut(32, 0, "2001:db8::4"), "::");
     }
 
     #[test]

@@ -10,11 +10,13 @@ use super::{Account, DirectoryError, DirectoryKind, DirectoryOptions, UserName};
 pub fn roster(directories: &[DirectoryOptions]) -> Result<Vec<Account>, DirectoryError> {
     let mut all = Vec::new();
     let mut seen: HashSet<UserName> = HashSet::new();
-    for DirectoryOptions {
-        kind: DirectoryKind::PasswdFile { path },
-    } in directories
-    {
-        let (file, _) = PasswdFile::open(path)?;
+    for directory in directories {
+        let (file, _) = match &directory.kind {
+            DirectoryKind::PasswdFile { path } => PasswdFile::open(path)?,
+            DirectoryKind::Static { users } => PasswdFile::of_lines(users, "static"),
+            // It is asked about one name at a time, and lists none.
+            DirectoryKind::Away(_) => continue,
+        };
         let new = |account: &Account| seen.insert(account.user.clone());
         all.extend(file.accounts().into_iter().filter(new));
     }

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use crate::auth::{self, Account, DirectoryKind};
-use crate::config::{Config, DirectoryOptions};
+use crate::auth::{self, Account};
+use crate::config::Config;
 use crate::maildrop::{Location, OpenError, Template};
 
 /// Where the mail of users is.
@@ -31,15 +31,8 @@ impl Places {
 
 /// These users; everybody with a password, where none is named.
 pub(super) fn accounts(config: &Config, users: &[String]) -> Result<Vec<Account>, String> {
-    let directories = config.auth.directories.iter();
-    let directories = directories.map(|DirectoryOptions::PasswdFile { path }| {
-        let path = path.clone();
-        auth::DirectoryOptions {
-            kind: DirectoryKind::PasswdFile { path },
-        }
-    });
-    let directories: Vec<_> = directories.collect();
-    let all = auth::roster(&directories).map_err(|error| format!("popcore: {error}"))?;
+    let all =
+        auth::roster(&config.auth.directories).map_err(|error| format!("popcore: {error}"))?;
     if users.is_empty() {
         return Ok(all);
     }

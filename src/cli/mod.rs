@@ -7,9 +7,11 @@
 mod account;
 mod check;
 mod demo;
+mod doctor;
 mod index;
 mod migrate;
 mod parallel;
+mod passwd;
 mod serve;
 mod undelete;
 
@@ -35,10 +37,14 @@ enum Command {
     Check(ConfigArguments),
     /// Serve made-up mail on loopback, without any configuration
     Demo(demo::DemoArguments),
+    /// Hold this machine against the tuning guide; changes nothing
+    Doctor(doctor::DoctorArguments),
     /// Look at the indexes of maildrops, or make them anew
     Index(index::IndexArguments),
     /// Plan a move from another server, or compare it with popcore
     Migrate(migrate::MigrateArguments),
+    /// Make what is stored of a password, which is asked for or read from stdin
+    Passwd(passwd::PasswdArguments),
     /// Bring back what a user deleted, where maildrop.undelete keeps it
     Undelete(undelete::UndeleteArguments),
 }
@@ -57,8 +63,10 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments.config),
         Command::Check(arguments) => check::run(&arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Passwd(arguments) => passwd::run(&arguments),
         Command::Undelete(arguments) => undelete::run(&arguments),
     }
 }
@@ -87,6 +95,10 @@ mod tests {
             "popcore serve --config popcore.toml",
             "popcore check --config popcore.toml",
             "popcore demo",
+            "popcore doctor",
+            "popcore doctor --config popcore.toml --pid 7 --sessions 100000 --json",
+            "popcore doctor --fix-script --root host",
+            "popcore doctor --sizes 1000000",
             "popcore index show m",
             "popcore index verify --json m n",
             "popcore index rebuild --index i m",
@@ -96,6 +108,8 @@ mod tests {
             "popcore migrate verify --against old:110 --users u",
             "popcore migrate verify --against old:995 --tls implicit --authority a --users u",
             "popcore migrate verify --against old:110 --users u --server new:110 --content --json",
+            "popcore passwd",
+            "popcore passwd --scheme scram-sha256 --user ann@example.net",
             "popcore undelete --config popcore.toml --since 3d ann",
             "popcore undelete --config popcore.toml --since 2h --list --json ann",
             "popcore demo --load --folder x --pop3-port 0 --pop3s-port 0 --admin-port 0",

@@ -6,6 +6,7 @@
 //! per mistake.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 /// One fault in a configuration file.
@@ -22,6 +23,28 @@ pub struct ConfigError {
     pub problem: String,
     /// What to do about it.
     pub remedy: String,
+    /// Whose it may be beside the operator's.
+    pub cause: Cause,
+}
+
+/// What lies behind a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The configuration, or what it names, is wrong.
+    Wrong,
+    /// This process may not read what the configuration names; who starts the server
+    /// perhaps may.
+    Refused,
+}
+
+impl Cause {
+    /// What it is that a file could not be read for that reason.
+    pub(super) fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Cause::Refused,
+            _ => Cause::Wrong,
+        }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -81,6 +104,7 @@ mod tests {
             key: key.map(str::to_owned),
             problem: "is wrong".into(),
             remedy: "mend it".into(),
+            cause: Cause::Wrong,
         }
     }
 

@@ -7,13 +7,14 @@
 //! them. Every fault goes into one list, and reading goes on.
 
 use std::cell::RefCell;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::ConfigError;
+use super::error::{Cause, ConfigError};
 
 /// The text of a configuration file and the faults found in it so far.
 pub(super) struct File<'a> {
@@ -94,12 +95,33 @@ impl<'a> File<'a> {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) {
+        self.note(place, problem.into(), remedy.into(), Cause::Wrong);
+    }
+
+    /// Notes that a file cannot be read. What is refused to this process alone may be
+    /// used all the same by who only wants to know where it is ([`super::Seen`]).
+    pub(super) fn unreadable(
+        &self,
+        place: &Place,
+        path: &Path,
+        error: &io::Error,
+        remedy: impl Into<String>,
+    ) -> Cause {
+        let cause = Cause::of(error);
+        let problem = format!("{} cannot be read: {error}", path.display());
+        self.note(place, problem, remedy.into(), cause);
+        cause
+    }
+
+    /// Notes a fault with what lies behind it.
+    pub(super) fn note(&self, place: &Place, problem: String, remedy: String, cause: Cause) {
         self.errors.borrow_mut().push(ConfigError {
             file: self.path.to_owned(),
             line: place.line,
             key: (!place.key.is_empty()).then(|| place.key.clone()),
-            problem: problem.into(),
-            remedy: remedy.into(),
+            problem,
+            remedy,
+            cause,
         });
     }
 
@@ -117,6 +139,23 @@ impl<'a> Section<'a> {
     /// The file this section is part of.
     pub(super) fn file(&self) -> &'a File<'a> {
         self.file
+    }
+
+    /// The name of this section.
+    pub(super) fn name(&self) -> &str {
+        &self.place.key
+    }
+
+    /// The place of a key that may be there and has not been taken.
+    pub(super) fn place(&self, name: &str) -> Place {
+        let key = self.table.keys().find(|key| key.get_ref() == name);
+        match key {
+            None => self.absent(name),
+            Some(key) => Place {
+                key: join(&self.place.key, name),
+                line: Some(self.file.line(&key.span())),
+            },
+        }
     }
 
     /// The place of a key that is absent: the line of its section.

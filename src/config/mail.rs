@@ -4,16 +4,23 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file::{Field, File, PeriodText, Place, Section, nearest};
-use super::{AuthOptions, DirectoryOptions, MaildropOptions, Rules, Sources, server, template};
+use super::directory::{Site, directory};
+use super::error::Cause;
+use super::file::{Field, File, PeriodText, Place, Section};
+use super::{AuthOptions, MaildropOptions, Rules, Sources};
+use super::{login, oauth, reload, server, template};
+use crate::auth::{NameRules, OauthOptions};
+use crate::limits;
 use crate::maildrop::Retention;
 
-/// Kinds of directory that are named in the documentation and not there yet.
-const LATER_DIRECTORIES: [&str; 4] = ["sql", "ldap", "http", "pam"];
-
-pub(super) fn auth(mut section: Section<'_>, base: &Path) -> Option<AuthOptions> {
+pub(super) fn auth(mut section: Section<'_>, site: Site<'_>) -> Option<AuthOptions> {
     let plaintext = section.take::<bool>("plaintext_without_tls");
-    let failure_delay = server::period(&mut section, "failure_delay", Duration::from_secs(2));
+    let failure_delay = reload::failure_delay(&mut section);
+    let cache = reload::cache(&mut section);
+    let mechanisms_place = section.place("mechanisms");
+    let mechanisms = login::mechanisms(&mut section);
+    let apop = section.take::<bool>("apop").filter(|field| field.value);
+    let oauth = oauth::oauth(&mut section, site.base, mechanisms);
     let sections = section.tables("directory");
     if sections.is_empty() {
         let remedy = "add [[auth.directory]] with kind = \"passwd-file\" and a path";
@@ -22,85 +29,58 @@ pub(super) fn auth(mut section: Section<'_>, base: &Path) -> Option<AuthOptions>
             .file()
             .reject(&place, "is missing: nobody could log in", remedy);
     }
-    let directories: Vec<_> = sections
-        .into_iter()
-        .map(|section| directory(section, base))
-        .collect();
+    let (mut directories, mut masters) = (Vec::new(), Vec::new());
+    for mut section in sections {
+        let master = section.take::<bool>("master");
+        let found = directory(section, site);
+        if master.is_some_and(|field| field.value) {
+            masters.push(found);
+        } else {
+            directories.push(found);
+        }
+    }
+    let rehash = section.take::<bool>("rehash");
+    let rehash = rehash.map(|field| (field.value, field.place));
+    let all = directories.iter_mut().chain(&mut masters).flatten();
+    login::rehash(&mut section, rehash, mechanisms, apop.is_some(), all);
+    let known: Vec<_> = directories.iter().flatten().collect();
+    if known.len() == directories.len() {
+        if let Some(mechanisms) = mechanisms {
+            login::usable(&section, &mechanisms_place, mechanisms, &known);
+        }
+        if let (Some(field), false) = (&apop, known.is_empty()) {
+            login::apop_usable(&section, &field.place, &known);
+        }
+    }
+    let names = login::names(&mut section, !masters.is_empty());
+    let scram_secret = login::scram_secret(&mut section, site.base);
+    if directories.is_empty() && !masters.is_empty() {
+        let remedy = "add an [[auth.directory]] without master = true";
+        let place = section.absent("directory");
+        let problem = "has master users alone: they have no maildrops";
+        section.file().reject(&place, problem, remedy);
+    }
     section.finish();
+    let names = names?;
     Some(AuthOptions {
         plaintext_without_tls: plaintext.is_some_and(|field| field.value),
+        mechanisms: mechanisms?,
+        apop: apop.is_some(),
         failure_delay: failure_delay?,
+        cache: cache?,
         directories: directories.into_iter().collect::<Option<_>>()?,
+        masters: masters.into_iter().collect::<Option<_>>()?,
+        oauth: oauth.ok()?.map(|oauth| OauthOptions {
+            // A token has one name in it, that of its user.
+            names: NameRules {
+                master: None,
+                ..names.clone()
+            },
+            ..oauth
+        }),
+        names,
+        scram_secret: scram_secret.ok()?,
     })
-}
-
-fn directory(mut section: Section<'_>, base: &Path) -> Option<DirectoryOptions> {
-    let file = section.file();
-    let kind = section.take::<String>("kind");
-    let path = section.take::<String>("path");
-    let found = match kind {
-        Some(field) if field.value == "passwd-file" => {
-            if let Some(path) = path {
-                passwd_file(file, path, base)
-            } else {
-                let remedy = "set it to the path of a file of user:password lines";
-                if !section.was_given("path") {
-                    file.reject(&section.absent("path"), "is missing", remedy);
-                }
-                None
-            }
-        }
-        Some(field) => {
-            // Its other keys belong to a feature that is not there, so that
-            // naming them as well would only hide the cause.
-            reject_kind(file, &field);
-            return None;
-        }
-        None => {
-            if !section.was_given("kind") {
-                let remedy = "set it to \"passwd-file\"";
-                file.reject(&section.absent("kind"), "is missing", remedy);
-            }
-            None
-        }
-    };
-    section.finish();
-    found
-}
-
-fn reject_kind(file: &File<'_>, field: &Field<String>) {
-    let kind = &field.value;
-    if LATER_DIRECTORIES.contains(&kind.as_str()) {
-        let problem = format!("{kind:?} is not there in this version");
-        file.reject(&field.place, problem, "use \"passwd-file\"");
-    } else {
-        let remedy = match nearest(kind, &["passwd-file"]) {
-            Some(name) => format!("did you mean {name:?}?"),
-            None => "use \"passwd-file\"".to_owned(),
-        };
-        let problem = format!("{kind:?} is not a kind of directory");
-        file.reject(&field.place, problem, remedy);
-    }
-}
-
-fn passwd_file(file: &File<'_>, field: Field<String>, base: &Path) -> Option<DirectoryOptions> {
-    let (text, place) = field.split();
-    let path = base.join(text);
-    // A FIFO would have the open wait for its writer.
-    let facts = fs::metadata(&path).and_then(|facts| {
-        if facts.is_file() {
-            fs::File::open(&path)?;
-        }
-        Ok(facts)
-    });
-    let problem = match facts {
-        Ok(facts) if facts.is_file() => return Some(DirectoryOptions::PasswdFile { path }),
-        Ok(_) => format!("{} is not a file", path.display()),
-        Err(error) => format!("{} cannot be read: {error}", path.display()),
-    };
-    let remedy = "correct the path, or let the user who starts popcore read the file";
-    file.reject(&place, problem, remedy);
-    None
 }
 
 pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<MaildropOptions> {
@@ -135,6 +115,8 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
         }
         None
     };
+    let map_text_from = octets(&mut section, "map_text_from", limits::MAP_TEXT_FROM);
+    let map_wire_from = octets(&mut section, "map_wire_from", limits::MAP_WIRE_FROM);
     section.finish();
     Some(MaildropOptions {
         path: path?,
@@ -146,6 +128,8 @@ pub(super) fn maildrop(mut section: Section<'_>, base: &Path) -> Option<Maildrop
             undelete: undelete?,
         },
         takeover: takeover?,
+        map_text_from: map_text_from?,
+        map_wire_from: map_wire_from?,
     })
 }
 
@@ -176,6 +160,19 @@ fn takeover(file: &File<'_>, field: Field<PeriodText>) -> Option<Duration> {
         return None;
     }
     Some(silence)
+}
+
+/// A number of octets, at least one: nothing of no octets can be mapped.
+fn octets(section: &mut Section<'_>, key: &'static str, default: u64) -> Option<u64> {
+    let Some(field) = section.take::<u64>(key) else {
+        return (!section.was_given(key)).then_some(default);
+    };
+    if field.value == 0 {
+        let remedy = "write the size in octets from which on messages are mapped";
+        section.file().reject(&field.place, "is 0", remedy);
+        return None;
+    }
+    Some(field.value)
 }
 
 fn uidl(file: &File<'_>, field: &Field<Vec<String>>) -> Option<Sources> {
@@ -228,11 +225,12 @@ fn template(file: &File<'_>, field: Field<String>, base: &Path) -> Option<String
 fn check_root(file: &File<'_>, place: &Place, template: &str) -> Option<()> {
     let fixed = template.split('{').next().unwrap_or_default();
     let root = &fixed[..=fixed.rfind('/').unwrap_or_default()];
-    let problem = match fs::read_dir(root) {
-        Ok(_) => return Some(()),
-        Err(error) => format!("the folder {root} cannot be listed: {error}"),
+    let Err(error) = fs::read_dir(root) else {
+        return Some(());
     };
     let remedy = "mount or create it, and let the user who starts popcore read it";
-    file.reject(place, problem, remedy);
-    None
+    let problem = format!("the folder {root} cannot be listed: {error}");
+    let cause = Cause::of(&error);
+    file.note(place, problem, remedy.into(), cause);
+    (cause == Cause::Refused).then_some(())
 }

@@ -7,29 +7,42 @@
 //! a file of settings or knows a default.
 
 mod cipher;
+mod directory;
 mod duration;
 mod error;
 mod file;
+mod limits;
+mod login;
 mod mail;
 mod network;
+mod oauth;
 mod process;
+mod reload;
 mod server;
 mod template;
 mod tls;
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cipher::{Cipher, TlsVersion};
-pub use error::{ConfigError, ConfigErrors};
+pub use error::{Cause, ConfigError, ConfigErrors};
 pub use process::Process;
+
+pub use crate::auth::{DirectoryKind, DirectoryOptions, NameRules, Secret};
+pub use reload::Reloadable;
 
 pub use crate::maildrop::{Rules, Sources};
 pub use crate::observe::{LogLevel, LogOptions, LogTarget};
+pub use crate::sasl::Mechanisms;
 
+use crate::auth::{Network, OauthOptions, Prefixes, Terms};
+use crate::shard::admission::{SessionLimits, VisitLimits};
+use directory::Site;
 use file::File;
 
 /// A time for which deleted messages may be kept, as an operator writes it.
@@ -41,6 +54,8 @@ pub fn undelete_time(text: &str) -> Option<Duration> {
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// The file that it is from, which a reload reads again.
+    pub file: PathBuf,
     /// `[server]`
     pub server: ServerOptions,
     /// `[[listener]]`, at least one, no two of the same address.
@@ -66,6 +81,8 @@ pub struct ServerOptions {
     pub hostname: String,
     /// How many shards to run.
     pub shards: Shards,
+    /// Which shard a connection goes to.
+    pub steering: Steering,
     /// To whom privileges are dropped once the listeners are bound.
     pub run_as: Option<RunAs>,
     /// How long sessions may finish after the first signal to stop.
@@ -79,6 +96,15 @@ pub enum Shards {
     Auto,
     /// That many, at most [`crate::limits::SHARDS`].
     Count(NonZeroUsize),
+}
+
+/// Which shard a connection goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// The one that the kernel's hash of both addresses and ports says.
+    Hash,
+    /// The one on the CPU that received the connection's first packet.
+    Cpu,
 }
 
 /// The identity a process started as root takes on.
@@ -156,20 +182,24 @@ pub struct CertificateOptions {
 pub struct AuthOptions {
     /// Whether a password may be sent on a connection without TLS.
     pub plaintext_without_tls: bool,
+    /// The mechanisms of AUTH; may be none.
+    pub mechanisms: Mechanisms,
     /// The delay after the first bad login; zero turns delays off.
     pub failure_delay: Duration,
+    /// How long what is known of logins is believed.
+    pub cache: Terms,
+    /// APOP is offered.
+    pub apop: bool,
+    /// Who verifies bearer tokens, if there are any.
+    pub oauth: Option<OauthOptions>,
     /// Where users are looked up, in this order; at least one.
     pub directories: Vec<DirectoryOptions>,
-}
-
-/// One source of users.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DirectoryOptions {
-    /// A file of `user:password:...` lines that exists.
-    PasswdFile {
-        /// Where it is.
-        path: PathBuf,
-    },
+    /// The same for master users; may be none.
+    pub masters: Vec<DirectoryOptions>,
+    /// What becomes of the names that clients give.
+    pub names: NameRules,
+    /// What made-up salts are made of.
+    pub scram_secret: Option<Secret>,
 }
 
 /// Where mail is.
@@ -186,10 +216,14 @@ pub struct MaildropOptions {
     /// How long a client may have been silent whose maildrop its user takes over from
     /// the same address; `None`: it is not taken.
     pub takeover: Option<Duration>,
+    /// Octets from which on a message that has to be encoded is mapped.
+    pub map_text_from: u64,
+    /// Octets from which on a message that is stored as it is sent is mapped.
+    pub map_wire_from: u64,
 }
 
 /// Limits an operator may move. Those that are fixed stand in [`crate::limits`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitOptions {
     /// Autologout of an authenticated session, ten minutes at least.
     pub idle: Duration,
@@ -198,6 +232,18 @@ pub struct LimitOptions {
     /// How long a client may take to read one buffer of what is sent to it. No
     /// key sets it: [`crate::limits::WRITE_STALL`].
     pub write_stall: Duration,
+    /// How many sessions there may be.
+    pub sessions: SessionLimits,
+    /// What of an address counts as one network.
+    pub network: Prefixes,
+    /// The longest that a login waits because of those that failed.
+    pub longest_failure_delay: Duration,
+    /// How often users may come.
+    pub visits: VisitLimits,
+    /// Networks for which neither these limits nor delays are.
+    pub exempt: Vec<Network>,
+    /// A file of networks that are not let in.
+    pub block_list: Option<PathBuf>,
 }
 
 /// The administrator's HTTP listener.
@@ -212,43 +258,94 @@ impl Config {
     ///
     /// Blocks on the files that the configuration names.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let fault = |problem: String, remedy: &str| {
-            let error = ConfigError {
-                file: path.to_owned(),
-                line: None,
-                key: None,
-                problem,
-                remedy: remedy.to_owned(),
-            };
-            ConfigErrors::gather(vec![error]).expect("one error")
-        };
-        let remedy = "give the path of a configuration file that this user may read";
-        let unreadable = |error| fault(format!("cannot be read: {error}"), remedy);
-        let facts = fs::metadata(path).map_err(unreadable)?;
-        if !facts.is_file() || facts.len() > crate::limits::CONFIGURATION {
-            let most = crate::limits::CONFIGURATION;
-            return Err(fault(
-                format!("is not a file of at most {most} octets"),
-                remedy,
-            ));
+        Self::look(path, &Process::current()).whole()
+    }
+
+    /// Reads and validates a configuration file that is another process's, which may
+    /// read more than this one.
+    ///
+    /// Blocks on the files that the configuration names.
+    pub fn look(path: &Path, process: &Process) -> Seen {
+        match text(path) {
+            Ok(text) => Seen::of(&text, path, process),
+            Err(faults) => Seen {
+                config: None,
+                faults: Some(faults),
+            },
         }
-        let bytes = fs::read(path).map_err(unreadable)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| fault(format!("is not UTF-8: {error}"), "save it as UTF-8"))?;
-        Self::parse(&text, path, &Process::current())
     }
 
     /// Validates the text of a configuration file. `path` names it in messages,
     /// and relative paths are relative to its folder.
     pub fn parse(text: &str, path: &Path, process: &Process) -> Result<Self, ConfigErrors> {
+        Seen::of(text, path, process).whole()
+    }
+}
+
+/// What this process can see of a configuration, for who does not serve by it.
+#[derive(Debug)]
+pub struct Seen {
+    /// All that it says. It may name files whose content was refused to this process,
+    /// never one that is wrong.
+    pub config: Option<Config>,
+    /// What is wrong, or was refused.
+    pub faults: Option<ConfigErrors>,
+}
+
+impl Seen {
+    fn of(text: &str, path: &Path, process: &Process) -> Self {
         let file = File::new(path, text);
         let config = read(&file, path, process);
-        match (ConfigErrors::gather(file.into_errors()), config) {
+        let faults = ConfigErrors::gather(file.into_errors());
+        let refused = |faults: &ConfigErrors| faults.iter().all(|f| f.cause == Cause::Refused);
+        Self {
+            config: config.filter(|_| faults.as_ref().is_none_or(refused)),
+            faults,
+        }
+    }
+
+    /// The configuration, if there is nothing to be said against it.
+    fn whole(self) -> Result<Config, ConfigErrors> {
+        match (self.faults, self.config) {
             (None, Some(config)) => Ok(config),
-            (Some(errors), _) => Err(errors),
+            (Some(faults), _) => Err(faults),
             (None, None) => unreachable!("a configuration is withheld only with a reason"),
         }
     }
+}
+
+/// The text of a configuration file. BLOCKING.
+fn text(path: &Path) -> Result<String, ConfigErrors> {
+    let fault = |problem: String, remedy: &str, cause: Cause| {
+        let error = ConfigError {
+            file: path.to_owned(),
+            line: None,
+            key: None,
+            problem,
+            remedy: remedy.to_owned(),
+            cause,
+        };
+        ConfigErrors::gather(vec![error]).expect("one error")
+    };
+    let remedy = "give the path of a configuration file that this user may read";
+    let unreadable = |error: io::Error| {
+        let cause = Cause::of(&error);
+        fault(format!("cannot be read: {error}"), remedy, cause)
+    };
+    let facts = fs::metadata(path).map_err(unreadable)?;
+    if !facts.is_file() || facts.len() > crate::limits::CONFIGURATION {
+        let most = crate::limits::CONFIGURATION;
+        return Err(fault(
+            format!("is not a file of at most {most} octets"),
+            remedy,
+            Cause::Wrong,
+        ));
+    }
+    let bytes = fs::read(path).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let problem = format!("is not UTF-8: {error}");
+        fault(problem, "save it as UTF-8", Cause::Wrong)
+    })
 }
 
 /// Reads every section, so that each can report its faults, before it looks at
@@ -259,9 +356,14 @@ fn read(file: &File<'_>, path: &Path, process: &Process) -> Option<Config> {
     let server = server::server(root.table("server"), process);
     let listeners = network::listeners(&mut root);
     let tls = tls::tls(root.table("tls"), &base);
-    let auth = mail::auth(root.table("auth"), &base);
+    let hostname = server.as_ref().map_or("", |server| &server.hostname);
+    let site = Site {
+        base: &base,
+        hostname,
+    };
+    let auth = mail::auth(root.table("auth"), site);
     let maildrop = mail::maildrop(root.table("maildrop"), &base);
-    let limits = server::limits(root.table("limits"));
+    let limits = limits::limits(root.table("limits"), &base);
     let log = server::log(root.table("log"), &base);
     let admin = network::admin(&mut root);
     root.finish();
@@ -270,6 +372,7 @@ fn read(file: &File<'_>, path: &Path, process: &Process) -> Option<Config> {
         network::check_together(file, &listeners, tls, auth, admin.as_ref());
     }
     Some(Config {
+        file: path.to_owned(),
         server: server?,
         listeners: listeners
             .into_iter()

@@ -1,4 +1,4 @@
-//! `[server]`, `[limits]` and `[log]`.
+//! `[server]` and `[log]`.
 
 use std::ffi::CString;
 use std::num::NonZeroUsize;
@@ -9,9 +9,7 @@ use nix::unistd::{self, Gid, Group, Uid, User};
 
 use super::file::{Field, File, NameOrNumber, PeriodText, Place, Section, Value, nearest};
 use super::process::Process;
-use super::{
-    LimitOptions, LogLevel, LogOptions, LogTarget, RunAs, ServerOptions, Shards, duration,
-};
+use super::{LogLevel, LogOptions, LogTarget, RunAs, ServerOptions, Shards, Steering, duration};
 use crate::limits;
 
 /// Longest host name in octets (RFC 1035, section 2.3.4).
@@ -20,70 +18,17 @@ const HOSTNAME: usize = 255;
 pub(super) fn server(mut section: Section<'_>, process: &Process) -> Option<ServerOptions> {
     let hostname = hostname(&mut section, process);
     let shards = shards(&mut section);
+    let steering = steering(&mut section);
     let run_as = run_as(&mut section, process);
     let drain = period(&mut section, "drain", Duration::from_secs(30));
     section.finish();
     Some(ServerOptions {
         hostname: hostname?,
         shards: shards?,
+        steering: steering?,
         run_as: run_as.ok()?,
         drain: drain?,
     })
-}
-
-pub(super) fn limits(mut section: Section<'_>) -> Option<LimitOptions> {
-    let file = section.file();
-    let idle = match section.take::<PeriodText>("idle") {
-        None => Some(limits::SHORTEST_IDLE),
-        Some(field) => read_period(file, field).and_then(|(idle, place)| {
-            if idle < limits::SHORTEST_IDLE {
-                let problem = "is below ten minutes, the shortest autologout RFC 1939 allows";
-                file.reject(&place, problem, "set it to \"10m\" or more, or remove it");
-                return None;
-            }
-            Some(idle)
-        }),
-    };
-    let login = match section.take::<PeriodText>("login") {
-        None => Some(Duration::from_mins(1)),
-        Some(field) => read_period(file, field).and_then(|(login, place)| {
-            if login < Duration::from_secs(1) {
-                let problem = "leaves a client no time to log in";
-                file.reject(&place, problem, "set it to \"1s\" or more, such as \"60s\"");
-                return None;
-            }
-            Some(login)
-        }),
-    };
-    only(
-        &mut section,
-        "sessions_per_address",
-        0,
-        "remove it or set it to 0",
-    );
-    only(
-        &mut section,
-        "sessions_per_user",
-        1,
-        "remove it or set it to 1",
-    );
-    section.finish();
-    Some(LimitOptions {
-        idle: idle?,
-        login: login?,
-        write_stall: limits::WRITE_STALL,
-    })
-}
-
-/// A number whose feature is not there: one value is accepted.
-fn only(section: &mut Section<'_>, name: &'static str, accepted: u64, remedy: &str) {
-    let file = section.file();
-    if let Some(field) = section.take::<u64>(name)
-        && field.value != accepted
-    {
-        let problem = format!("is {}, a limit this version does not hold", field.value);
-        file.reject(&field.place, problem, remedy);
-    }
 }
 
 pub(super) fn log(mut section: Section<'_>, base: &Path) -> Option<LogOptions> {
@@ -216,6 +161,22 @@ fn shards(section: &mut Section<'_>) -> Option<Shards> {
         section.file().reject(&place, problem, remedy);
     }
     count.map(Shards::Count)
+}
+
+fn steering(section: &mut Section<'_>) -> Option<Steering> {
+    let Some(field) = section.take::<String>("steering") else {
+        return Some(Steering::Hash);
+    };
+    match field.value.as_str() {
+        "hash" => Some(Steering::Hash),
+        "cpu" => Some(Steering::Cpu),
+        other => {
+            let problem = format!("{other:?} is not a way to steer");
+            let remedy = "set it to \"hash\" or \"cpu\"";
+            section.file().reject(&field.place, problem, remedy);
+            None
+        }
+    }
 }
 
 /// The value is faulty, and the fault has been noted.

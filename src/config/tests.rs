@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::maildrop::Retention;
+use crate::sasl::Mechanism;
 
 /// A folder with everything a configuration can name.
 struct Folder(tempfile::TempDir);
@@ -81,23 +82,67 @@ target = "stderr"
 listen = "127.0.0.1:9110"
 "#;
 
+fn passwd_file(path: PathBuf) -> DirectoryOptions {
+    let kind = DirectoryKind::PasswdFile { path };
+    DirectoryOptions { kind }
+}
+
+/// What the changed file of the next test says of limits.
+fn limits(block_list: PathBuf) -> LimitOptions {
+    LimitOptions {
+        idle: Duration::from_mins(10),
+        login: Duration::from_secs(45),
+        write_stall: Duration::from_mins(1),
+        sessions: SessionLimits {
+            per_address: 40,
+            per_user: 1,
+            per_user_and_address: 3,
+            reserved: 50,
+            address: Prefixes { v4: 32, v6: 56 },
+        },
+        network: Prefixes { v4: 20, v6: 44 },
+        longest_failure_delay: Duration::from_secs(20),
+        visits: VisitLimits {
+            login_delay: Duration::from_mins(5),
+            longest_login_delay: Duration::from_mins(15),
+            poll_interval: Duration::from_secs(30),
+            poll_burst: 4,
+        },
+        exempt: vec!["192.0.2.0/24".parse().expect("a network")],
+        block_list: Some(block_list),
+    }
+}
+
+/// With every key that has a default changed, where it is one of mail or limits.
+fn changed() -> String {
+    VALID
+        .replace("[[listener]]", "shards = 3\nsteering = \"cpu\"\ndrain = \"5s\"\n[[listener]]")
+        .replace(
+            "[limits]",
+            "uidl = [\"name\"]\nmark_seen = true\nundelete = \"14d\"\ntakeover = \"90s\"\nretention = \"30 days after first \
+             retrieval\"\nmap_wire_from = 100000\n[limits]\nlogin = \"45s\"\nsessions_per_address = 40\n\
+             sessions_per_user_and_address = 3\nreserved_share = 50\naddress_prefix_ipv6 = 56\n\
+             network_prefix_ipv4 = 20\nnetwork_prefix_ipv6 = 44\nlongest_failure_delay = \"20s\"\n\
+             login_delay = \"5m\"\nlongest_login_delay = \"15m\"\npoll_interval = \"30s\"\npoll_burst = 4\n\
+             exempt = [\"192.0.2.0/24\"]\nblock_list = \"blocked\"",
+        )
+        .replace("\"stderr\"", "\"pop.log\"\nlevel = \"warn\"")
+}
+
 #[test]
 fn a_whole_file_becomes_plain_data() {
     let folder = Folder::new();
     let path = |name: &str| folder.0.path().join(name);
-    let text = VALID
-        .replace("[[listener]]", "shards = 3\ndrain = \"5s\"\n[[listener]]")
-        .replace(
-            "[limits]",
-            "uidl = [\"name\"]\nmark_seen = true\nundelete = \"14d\"\ntakeover = \"90s\"\nretention = \"30 days after first \
-             retrieval\"\n[limits]\nlogin = \"45s\"",
-        )
-        .replace("\"stderr\"", "\"pop.log\"\nlevel = \"warn\"");
+    fs::write(path("blocked"), "198.51.100.0/24\n").expect("written");
+    let text = changed();
     let config = folder.parse(&text).expect("a valid file");
+    let users = passwd_file(path("users"));
     let expected = Config {
+        file: path("popcore.toml"),
         server: ServerOptions {
             hostname: "pop.example.net".into(),
             shards: Shards::Count(NonZeroUsize::new(3).expect("not 0")),
+            steering: Steering::Cpu,
             run_as: None,
             drain: Duration::from_secs(5),
         },
@@ -118,10 +163,15 @@ fn a_whole_file_becomes_plain_data() {
         },
         auth: AuthOptions {
             plaintext_without_tls: false,
+            mechanisms: [Mechanism::Plain, Mechanism::Login].into_iter().collect(),
+            names: NameRules::default(),
+            masters: Vec::new(),
+            scram_secret: None,
+            apop: false,
+            oauth: None,
             failure_delay: Duration::from_secs(2),
-            directories: vec![DirectoryOptions::PasswdFile {
-                path: path("users"),
-            }],
+            cache: Terms::default(),
+            directories: vec![users],
         },
         maildrop: MaildropOptions {
             path: path("mail/{domain}/{local}").display().to_string(),
@@ -133,12 +183,10 @@ fn a_whole_file_becomes_plain_data() {
                 undelete: Some(Duration::from_hours(14 * 24)),
             },
             takeover: Some(Duration::from_secs(90)),
+            map_text_from: 1 << 20,
+            map_wire_from: 100_000,
         },
-        limits: LimitOptions {
-            idle: Duration::from_mins(10),
-            login: Duration::from_secs(45),
-            write_stall: Duration::from_mins(1),
-        },
+        limits: limits(path("blocked")),
         log: LogOptions {
             target: LogTarget::File(path("pop.log")),
             level: LogLevel::Warn,
@@ -160,6 +208,7 @@ fn what_is_left_out_has_a_default() {
     let config = folder.parse(text).expect("a valid file");
     assert_eq!(config.server.hostname, "host.example.net");
     assert_eq!(config.server.shards, Shards::Auto);
+    assert_eq!(config.server.steering, Steering::Hash);
     assert_eq!(config.server.drain, Duration::from_secs(30));
     assert_eq!(config.listeners[0].tls, TlsMode::None);
     assert_eq!(config.maildrop.path, "{home}/Maildir");
@@ -214,6 +263,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "[server]",
         "drain = 30",
         "2: server.drain: is an integer, not a duration with its unit; write a whole number with a unit, in double quotes, such as \"500ms\", \"30s\", \"10m\"",
+    ),
+    (
+        "[server]",
+        "steering = \"round-robin\"",
+        "2: server.steering: \"round-robin\" is not a way to steer; set it to \"hash\" or \"cpu\"",
     ),
     (
         "[server]",
@@ -287,6 +341,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "[maildrop]",
+        "map_text_from = 0",
+        "15: maildrop.map_text_from: is 0; write the size in octets from which on messages are mapped",
+    ),
+    (
+        "[maildrop]",
         "path = \"post/{user}\"",
         "15: maildrop.path: the folder post/ cannot be listed: No such file or directory (os error 2); mount or create it, and let the user who starts popcore read it",
     ),
@@ -299,6 +358,21 @@ const WRONG: &[(&str, &str, &str)] = &[
         "[limits]",
         "login = \"999ms\"",
         "17: limits.login: leaves a client no time to log in; set it to \"1s\" or more, such as \"60s\"",
+    ),
+    (
+        "[limits]",
+        "reserved_share = 91",
+        "17: limits.reserved_share: is 91, which is out of bounds; set it to a number from 0 to 90",
+    ),
+    (
+        "[limits]",
+        "poll_burst = 0",
+        "17: limits.poll_burst: is 0, which is out of bounds; set it to a number from 1 to 1000000",
+    ),
+    (
+        "[limits]",
+        "exempt = [\"192.0.2/24\"]",
+        "17: limits.exempt: \"192.0.2/24\" is not a network such as 192.0.2.0/24 or 2001:db8::/32; write networks as [\"192.0.2.0/24\", \"2001:db8::/32\"]",
     ),
     (
         "[log]",
@@ -339,11 +413,6 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "4: listener[1].trusted: neither the PROXY protocol nor XCLIENT is there in this version; remove it",
     ),
     (
-        "[[auth.directory]]",
-        "kind = \"ldap\"",
-        "12: auth.directory[1].kind: \"ldap\" is not there in this version; use \"passwd-file\"",
-    ),
-    (
         "[maildrop]",
         "index = \"/nonexistent/{user}\"",
         "15: maildrop.index: the folder /nonexistent/ cannot be listed: No such file or directory (os error 2); mount or create it, and let the user who starts popcore read it",
@@ -372,16 +441,6 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "[maildrop]",
         "undelete = \"0s\"",
         "15: maildrop.undelete: \"0s\" is no time of up to a year; write \"7d\", for example, or remove it",
-    ),
-    (
-        "[limits]",
-        "sessions_per_address = 20",
-        "17: limits.sessions_per_address: is 20, a limit this version does not hold; remove it or set it to 0",
-    ),
-    (
-        "[limits]",
-        "sessions_per_user = 2",
-        "17: limits.sessions_per_user: is 2, a limit this version does not hold; remove it or set it to 1",
     ),
     (
         "[log]",

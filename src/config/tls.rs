@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cipher::{Cipher, TlsVersion};
+use super::error::Cause;
 use super::file::{Field, Section, nearest};
 use super::{CertificateOptions, ClientCertificates, TlsOptions, server};
 use crate::limits;
@@ -176,18 +177,19 @@ fn ticket_keys(section: &mut Section<'_>, base: &Path) -> Option<Vec<PathBuf>> {
     let mut right = true;
     for path in &paths {
         let (least, most) = (limits::TICKET_SECRET_LEAST, limits::TICKET_SECRET_MOST);
-        let problem = match fs::read(path) {
-            Ok(octets) if (least..=most).contains(&octets.len()) => continue,
-            Ok(octets) => format!(
-                "{} holds {} octets, not {least} to {most}",
-                path.display(),
-                octets.len()
-            ),
-            Err(error) => format!("{} cannot be read: {error}", path.display()),
-        };
-        right = false;
         let remedy = format!("make it with: openssl rand -out {} 80", path.display());
-        file.reject(&place, problem, remedy);
+        match fs::read(path) {
+            Ok(octets) if (least..=most).contains(&octets.len()) => {}
+            Ok(octets) => {
+                let (name, length) = (path.display(), octets.len());
+                let problem = format!("{name} holds {length} octets, not {least} to {most}");
+                file.reject(&place, problem, remedy);
+                right = false;
+            }
+            Err(error) => {
+                right &= file.unreadable(&place, path, &error, remedy) == Cause::Refused;
+            }
+        }
     }
     right.then_some(paths)
 }
@@ -229,10 +231,9 @@ fn pem(section: &mut Section<'_>, name: &'static str, kind: &str, base: &Path) -
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            let problem = format!("{} cannot be read: {error}", path.display());
             let remedy = "correct the path, or let the user who starts popcore read the file";
-            file.reject(&place, problem, remedy);
-            return None;
+            let cause = file.unreadable(&place, &path, &error, remedy);
+            return (cause == Cause::Refused).then_some(path);
         }
     };
     // Covers "PRIVATE KEY", "RSA PRIVATE KEY" and "EC PRIVATE KEY".

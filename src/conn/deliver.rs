@@ -1,121 +1,209 @@
 //! A message from its file to the client.
 //!
-//! The file is read into one of the shard's buffers, encoded into another and
-//! sent, window by window. Nothing more is read than the snapshot says is
-//! there, so that the octets announced are the octets sent, and the end is known
-//! before it is reached: the terminator leaves with the octets before it.
+//! **The ways.** A small message is read into a buffer of the shard's, encoded into
+//! another and sent; one whose stored octets are those of the wire is read straight
+//! into the buffer that is sent. A large message is mapped: its text is encoded out
+//! of the mapping, and octets that need no encoder go from the page cache into the
+//! socket (sendfile(2)), past the shard and its caches. Where the ways part is measured
+//! (benches/README.md) and the operator's to move ([`Thresholds`]).
+//!
+//! **Pieces.** A message leaves in pieces, one after the other and without waiting,
+//! until the socket takes no more or a slice of it has gone; then other sessions have
+//! their turn. The first line goes with the first piece and the terminator with the
+//! last text. What is left of a message in the output when it ends leaves with the
+//! replies to further commands, or when there are none.
+//!
+//! **A client that does not read** holds a [`Position`], the number of octets of the
+//! next piece that it has, and what its socket holds. What the socket did not take is
+//! thrown away with its buffer, and made again when there is room: to encode is ten
+//! times cheaper than to send, and no buffer, queue or timer is needed. A mapping is
+//! let go of after [`limits::PATIENCE`]; the rest is read. Only with TLS is there a rest
+//! that waits, of one buffer of records: what was encrypted cannot be made again.
+//!
+//! Rejected: a piece that waits in an operation of the ring and is cancelled when it
+//! takes too long, with a bounded number of pieces for a shard. It needed a line in
+//! which to wait for a piece, and held a thousand buffers where a thousand clients
+//! stopped reading at once.
+//!
+//! Nothing more is read than the snapshot says is there, so that the octets announced
+//! are the octets sent, and the end is known before it is reached.
 //!
 //! Once the first line of the reply is written, a failure can be told only by
 //! closing the connection. A message that is cut short is never terminated: a
 //! client that took it for whole would delete it.
 
+use std::io;
 use std::sync::Arc;
-
-use rustix::fs::{AtFlags, FileType, StatxFlags};
+use std::time::Instant;
 
 use crate::limits;
-use crate::maildrop::{self, MessageError, Snapshot};
+use crate::maildrop::{MessageError, Snapshot, StoredForm};
 use crate::observe::Sending;
-use crate::proto::{MessageNumber, Octets, reply};
-use crate::ring::Handle;
+use crate::proto::{MessageNumber, Octets, Output, reply};
+use crate::ring::{self, Handle, Mapping};
 use crate::session::Outcome;
-use crate::wire::{Encoder, OctetCounter, TopLimit};
 
 use super::Connection;
+use super::broken::Broken;
 use super::buffers::Purpose;
-use super::link::Broken;
+use super::message::{self, Fault, Message, OpenFault, Position, Source, show};
+use super::open;
 
-/// Octets kept back from a full window so that the terminator has company.
-const KEPT: usize = 64;
+/// From which size on, in octets as stored, messages are mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Those that go through the encoder.
+    pub text: u64,
+    /// Those whose stored octets are those of the wire.
+    pub wire: u64,
+}
+
+impl Thresholds {
+    fn of(&self, form: StoredForm) -> u64 {
+        match form {
+            StoredForm::Text => self.text,
+            StoredForm::Wire => self.wire,
+        }
+    }
+}
+
+/// Where the next piece begins.
+#[derive(Clone, Copy)]
+struct Rest {
+    position: Position,
+    /// Octets behind `position` that the client has.
+    has: usize,
+}
+
+/// What a piece came to.
+enum Piece {
+    /// So many octets have gone, and there is more.
+    Sent(Rest, usize),
+    /// The socket takes no more for now.
+    Full(Rest),
+    /// All that is left stands in the output.
+    Last(Position),
+}
+
+/// Why a message was not sent.
+enum Failure {
+    /// Nothing of it has gone.
+    Unbegun(Fault),
+    /// Something of it has, so that there is no reply left to give.
+    Begun(Fault),
+    Connection(Broken),
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Failure::Connection(broken)
+    }
+}
 
 impl Connection {
     /// Sends a message, or the top of it, with its first line and terminator.
     pub(super) async fn deliver(
         &mut self,
-        message: MessageNumber,
+        number: MessageNumber,
         body_lines: Option<u64>,
     ) -> Result<Outcome, Broken> {
         let snapshot = match &self.maildrop {
-            Some(maildrop) => maildrop.snapshot.clone(),
+            Some(maildrop) => Arc::clone(&maildrop.snapshot),
             None => unreachable!("a message is sent from an open maildrop"),
         };
-        let (Some(stored), Some(octets)) = (snapshot.stored(message), snapshot.octets(message))
-        else {
+        let Some(octets) = snapshot.octets(number) else {
             unreachable!("the session names messages of its snapshot");
         };
-        let file = match self.open_message(&snapshot, message).await {
-            Ok(file) => file,
-            Err(error) => return Ok(Outcome::Sent(Err(error))),
+        let place = open::place(snapshot.is_local());
+        let opening = message::open_file(&self.context.ring, &snapshot, number, place);
+        let (file, stored) = match opening.await {
+            Ok(opened) => opened,
+            Err(OpenFault::Message(error)) => return Ok(Outcome::Sent(Err(error))),
+            Err(OpenFault::Replaced) => {
+                // A message file never changes (maildir(5)), and its octets have
+                // been announced.
+                let name = show(&snapshot, number);
+                tracing::warn!("{name}: another program changed or replaced the file");
+                Box::pin(self.recount(snapshot, number)).await;
+                return Ok(Outcome::Sent(Err(MessageError::Unreadable)));
+            }
         };
-        let Some(stored) = size_of_the_one(&file, &snapshot, message, stored) else {
-            // A message file never changes (maildir(5)), and its octets have
-            // been announced.
-            warn_of_change(&snapshot, message);
-            self.context.ring.close(file);
-            self.recount(snapshot, message).await;
-            return Ok(Outcome::Sent(Err(MessageError::Unreadable)));
+        let form = match body_lines {
+            None => snapshot.as_stored(number).unwrap_or(StoredForm::Text),
+            // TOP walks over the text in any case.
+            Some(_) => StoredForm::Text,
         };
-        let stated = snapshot.is_stated(message) == Some(true);
-        let mut window = Window {
+        let source = self.source(&file, stored, form, body_lines)?;
+        let mut message = Message {
             file,
             stored,
-            counted: stated,
-            offset: 0,
-            octets: self.context.buffers.lend(Purpose::for_octets(stored)),
+            form,
+            source,
+            place,
         };
-        // The first window comes before the first line: a file that cannot be
-        // read still gets its `-ERR`.
-        let sent = match self.read(&mut window).await {
-            Ok(()) => {
-                self.begin(octets, body_lines).await?;
-                self.send_text(&mut window, body_lines).await
-            }
-            Err(fault) => {
-                tracing::warn!("{}: {fault}", show(&snapshot, message));
-                Ok(Outcome::Sent(Err(MessageError::Unreadable)))
-            }
-        };
-        self.context.buffers.take_back(window.octets);
-        self.context.ring.close(window.file);
+        let stated = snapshot.is_stated(number) == Some(true);
+        let start = Position::start(body_lines, stated);
+        let sent = self.send_message(&mut message, start, octets, body_lines);
+        let sent = sent.await;
+        self.context.ring.close(message.file);
         match sent {
-            Err(Broken::Message(fault)) => {
-                let text = format!("{}: {fault}", show(&snapshot, message));
-                self.recount(snapshot, message).await;
-                Err(Broken::Message(text))
-            }
-            Ok(Outcome::Sent(Ok(counted))) => {
-                let sent = if body_lines.is_none() && !stated {
-                    octets
-                } else {
-                    counted
-                };
+            Ok(end) => {
+                let sent = end.counted().unwrap_or(octets);
                 let sending = body_lines.map_or(Sending::Retr, |_| Sending::Top);
                 self.context.counters.message(sending, sent.get());
                 if body_lines.is_none() {
-                    let counted = stated.then_some((sent, stored));
-                    self.retrieved(snapshot, message, counted).await;
+                    self.retrieved(&snapshot, number);
+                    if stated {
+                        Box::pin(self.believe(snapshot, number, (sent, stored))).await;
+                    }
                 }
                 Ok(Outcome::Sent(Ok(sent)))
             }
-            other => other,
+            Err(Failure::Unbegun(fault)) => {
+                tracing::warn!("{}: {fault}", show(&snapshot, number));
+                Ok(Outcome::Sent(Err(MessageError::Unreadable)))
+            }
+            Err(Failure::Begun(fault)) => {
+                let text = format!("{}: {fault}", show(&snapshot, number));
+                Box::pin(self.recount(snapshot, number)).await;
+                Err(Broken::Message(text))
+            }
+            Err(Failure::Connection(broken)) => Err(broken),
         }
     }
 
-    /// A message was sent whole; `believed` is what was counted where only the
-    /// file's name had told its sizes.
-    async fn retrieved(
+    /// How a message's octets are to be had.
+    fn source(
         &mut self,
-        snapshot: Arc<Snapshot>,
-        message: MessageNumber,
-        believed: Option<(Octets, u64)>,
-    ) {
-        if let Some(maildrop) = &mut self.maildrop
-            && self.context.services.maildrops.follows(&snapshot, message)
-        {
-            maildrop.retrieved.get_or_insert_default().insert(message);
+        file: &Handle,
+        stored: u64,
+        form: StoredForm,
+        body_lines: Option<u64>,
+    ) -> Result<Source, Broken> {
+        if body_lines.is_none() && stored > limits::WINDOW as u64 {
+            self.link.hand_over()?;
         }
-        if let Some(counted) = believed {
-            self.believe(snapshot, message, counted).await;
+        // What is encrypted here goes through a buffer anyway, and TOP stops early.
+        let small = stored < self.context.thresholds.of(form);
+        let buffered = form == StoredForm::Wire && self.link.makes_records();
+        if small || buffered || body_lines.is_some() {
+            return Ok(Source::Read);
+        }
+        // What cannot be mapped can be read, or the read says why not.
+        let octets = usize::try_from(stored).unwrap_or(usize::MAX);
+        let mapping = Mapping::new(file, octets);
+        Ok(mapping.map_or(Source::Read, |mapping| Source::Mapped {
+            mapping,
+            resident: 0,
+        }))
+    }
+
+    /// A message was sent whole.
+    fn retrieved(&mut self, snapshot: &Snapshot, number: MessageNumber) {
+        if let Some(maildrop) = &mut self.maildrop
+            && self.context.services.maildrops.follows(snapshot, number)
+        {
+            maildrop.retrieved.get_or_insert_default().insert(number);
         }
     }
 
@@ -140,198 +228,255 @@ impl Connection {
     /// What is known of a message does not hold; the next session is told better.
     async fn recount(&self, snapshot: Arc<Snapshot>, message: MessageNumber) {
         let maildrops = self.context.services.maildrops.clone();
-        self.context
-            .ring
-            .blocking(move || maildrops.recount(&snapshot, message))
-            .await;
+        let place = open::place(snapshot.is_local());
+        let recounting = move || maildrops.recount(&snapshot, message);
+        self.context.ring.blocking(place, recounting).await;
     }
 
-    async fn begin(&mut self, octets: Octets, body_lines: Option<u64>) -> Result<(), Broken> {
-        if body_lines.is_none() && octets.get() > limits::WINDOW as u64 {
-            self.link.hand_over()?;
+    /// Sends the first line and the pieces of a message; the last stays in the output.
+    async fn send_message(
+        &mut self,
+        message: &mut Message,
+        start: Position,
+        octets: Octets,
+        body_lines: Option<u64>,
+    ) -> Result<Position, Failure> {
+        let replies = self.begin(octets, body_lines).await?;
+        let mut begun = false;
+        let mut slice = 0;
+        let mut rest = Rest {
+            position: start,
+            has: 0,
+        };
+        loop {
+            rest = match self.piece(message, rest).await {
+                Ok(Piece::Last(end)) => return Ok(end),
+                Ok(Piece::Sent(rest, octets)) => {
+                    slice += octets;
+                    rest
+                }
+                Ok(Piece::Full(rest)) => {
+                    self.wait_for_client(message).await?;
+                    slice = 0;
+                    rest
+                }
+                Err(Failure::Begun(fault)) if !begun => {
+                    // The first line is still here, and an `-ERR` can take its place.
+                    self.out.buffer_mut().truncate(replies);
+                    return Err(Failure::Unbegun(fault));
+                }
+                Err(failure) => return Err(failure),
+            };
+            begun = true;
+            if slice >= limits::SLICE {
+                slice = 0;
+                // The next turn of the ring, in which others have been served.
+                self.context.ring.sleep_until(Instant::now()).await;
+            }
         }
+    }
+
+    /// Writes the first line behind the replies that have not gone yet; says how
+    /// many octets those are.
+    async fn begin(&mut self, octets: Octets, body_lines: Option<u64>) -> Result<usize, Broken> {
+        let wanted = octets.get().saturating_add(limits::REPLY_LINE as u64);
         let earlier = self.out.as_bytes().len();
-        if earlier > limits::REPLY_ROOM {
+        // Small messages leave together; before a large one, long replies go first.
+        let together = wanted.saturating_add(earlier as u64) <= limits::WINDOW as u64;
+        if earlier > limits::REPLY_ROOM && !together {
             self.flush().await?;
         }
-        // Earlier replies, the first line and the end leave with the message.
-        let around = (earlier + limits::REPLY_LINE) as u64;
-        let wanted = octets.get().saturating_add(around);
-        if (self.out.room() as u64) < wanted.min(limits::WINDOW as u64) {
+        let earlier = self.out.as_bytes().len();
+        // A line more often than not is some dots to double.
+        let wanted = wanted.saturating_add((earlier + limits::SMALLEST_PIECE) as u64);
+        let wanted = wanted.min(limits::WINDOW as u64);
+        if ((earlier + self.out.room()) as u64) < wanted {
             self.replace_output(Purpose::for_octets(wanted));
         }
         match body_lines {
             None => reply::message_follows(&mut self.out, octets),
             Some(_) => reply::top_follows(&mut self.out),
         }
-        Ok(())
+        Ok(earlier)
     }
 
-    /// Encodes and sends from the window on to the end of what is wanted.
-    async fn send_text(
+    /// Makes the next piece and has the socket take of it what it does.
+    async fn piece(&mut self, message: &mut Message, rest: Rest) -> Result<Piece, Failure> {
+        let left = message.stored - rest.position.offset.min(message.stored);
+        if message.form == StoredForm::Wire
+            && left > limits::WINDOW as u64
+            && matches!(message.source, Source::Mapped { .. })
+        {
+            return self.send_as_it_is(message, rest, left).await;
+        }
+        self.make_room(Purpose::for_octets(
+            left.saturating_add(limits::REPLY_BUFFER as u64),
+        ));
+        let head = self.out.as_bytes().len();
+        let (next, complete) = self.fill(message, rest.position).await?;
+        let made = self.out.as_bytes().len() - head;
+        let has = rest.has.min(made);
+        self.out.buffer_mut().drain(head..head + has);
+        if complete {
+            return Ok(Piece::Last(next));
+        }
+        let behind = Rest {
+            position: next,
+            has: rest.has - has,
+        };
+        let sent = self.link.send_now(self.out.as_bytes(), true)?;
+        let whole = self.out.as_bytes().len();
+        if sent == whole {
+            self.keep(0..0);
+            return Ok(if self.link.is_behind() {
+                Piece::Full(behind)
+            } else {
+                Piece::Sent(behind, sent)
+            });
+        }
+        // What is left is made again, but for replies before the message.
+        let of_text = sent.saturating_sub(head);
+        self.keep(sent.min(head)..head);
+        Ok(Piece::Full(Rest {
+            position: rest.position,
+            has: has + of_text,
+        }))
+    }
+
+    /// Has the socket take what it does of the next octets of a message that goes as
+    /// it is.
+    async fn send_as_it_is(
         &mut self,
-        window: &mut Window,
-        body_lines: Option<u64>,
-    ) -> Result<Outcome, Broken> {
-        let mut encoder = Encoder::new();
-        let mut limit = body_lines.map(TopLimit::new);
-        // What RETR sends is known beforehand, as a rule.
-        let mut sent = OctetCounter::new();
-        loop {
-            let mut wanted = window.octets.len();
-            if let Some(limit) = &mut limit {
-                wanted = limit.take(&window.octets);
+        message: &mut Message,
+        rest: Rest,
+        left: u64,
+    ) -> Result<Piece, Failure> {
+        assert!(rest.has == 0, "a position within what is sent as it is");
+        let Rest { mut position, .. } = rest;
+        // Some is left for the terminator to leave with.
+        let left = usize::try_from(left).expect("what is mapped has addresses");
+        let most = limits::SLICE.min(left - limits::KEPT_BACK);
+        let mapped = message.mapped(&self.context.ring, position, most).await;
+        mapped.map_err(Failure::Begun)?;
+        let head = self.out.as_bytes().len();
+        if head > 0 {
+            let sent = self.link.send_now(self.out.as_bytes(), true)?;
+            self.keep(sent..head);
+            if sent < head {
+                return Ok(Piece::Full(rest));
             }
-            if window.counted || limit.is_some() {
-                sent.update(&window.octets[..wanted]);
-            }
-            let mut done = 0;
-            while done < wanted {
-                done += encoder.encode(&window.octets[done..wanted], self.out.buffer_mut());
-                if done < wanted {
-                    self.flush_window().await?;
-                }
-            }
-            let complete = window.offset >= window.stored;
-            if complete || limit.as_ref().is_some_and(TopLimit::done) {
-                break;
-            }
-            self.read(window)
-                .await
-                .map_err(|fault| Broken::Message(fault.to_string()))?;
         }
-        if self.out.room() < limits::MESSAGE_END {
-            self.flush_window().await?;
-        }
-        encoder.finish(self.out.buffer_mut());
-        Ok(Outcome::Sent(Ok(sent.finish())))
+        let offset = position.offset;
+        let sent = match self.link.send_file(&message.file, offset, most)? {
+            Ok(0) => {
+                let (stored, found) = (message.stored, offset);
+                return Err(Failure::Begun(Fault::Truncated { stored, found }));
+            }
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(Failure::Begun(Fault::Read(error))),
+        };
+        position.skip(sent);
+        let rest = Rest { position, has: 0 };
+        Ok(if sent == most {
+            Piece::Sent(rest, sent)
+        } else {
+            Piece::Full(rest)
+        })
     }
 
-    /// Sends a full window but for its last octets, with which what follows, be
-    /// it the terminator alone, leaves in one write.
-    async fn flush_window(&mut self) -> Result<(), Broken> {
-        let bytes = self.out.as_bytes();
-        let kept = bytes[bytes.len() - KEPT..].to_vec();
-        let length = bytes.len() - KEPT;
-        self.out.buffer_mut().truncate(length);
-        self.flush().await?;
-        self.make_room(Purpose::Window);
-        self.out.push(&kept);
-        Ok(())
-    }
-
-    /// Reads the next octets of the file in place of those in the window.
-    async fn read(&mut self, window: &mut Window) -> Result<(), Fault> {
-        let mut octets = std::mem::take(&mut window.octets);
-        octets.clear();
-        let wanted = window.stored - window.offset;
-        if wanted == 0 {
-            window.octets = octets;
+    /// Waits with nothing in hand until the client takes more.
+    async fn wait_for_client(&mut self, message: &mut Message) -> Result<(), Broken> {
+        if self.link.is_behind() {
+            return self.flush().await;
+        }
+        if self.link.writable(limits::PATIENCE).await? {
             return Ok(());
         }
-        let ring = &self.context.ring;
-        let (read, octets) = ring
-            .read_at(&window.file, octets, window.offset, wanted)
-            .await;
-        window.octets = octets;
-        match read {
-            Ok(0) => Err(Fault::Truncated {
-                stored: window.stored,
-                found: window.offset,
-            }),
-            Ok(count) => {
-                window.offset += count as u64;
-                Ok(())
-            }
-            Err(error) => Err(Fault::Read(error)),
+        message.source = Source::Read;
+        let patience = self.context.write_stall.saturating_sub(limits::PATIENCE);
+        if self.link.writable(patience).await? {
+            Ok(())
+        } else {
+            Err(Broken::Stalled)
         }
     }
 
-    /// Opens a message's file, under its new name where it was renamed.
-    async fn open_message(
+    /// Appends text from `at` on to the output, as much as fits, with the
+    /// terminator if it comes that far; says how far it came.
+    async fn fill(
         &mut self,
-        snapshot: &Arc<Snapshot>,
-        message: MessageNumber,
-    ) -> Result<Handle, MessageError> {
-        let path = snapshot.c_path(message).expect("a message of the snapshot");
-        let error = match self.context.ring.open_message(path).await {
-            Ok(file) => return Ok(file),
-            Err(error) => error,
-        };
-        if error.raw_os_error() != Some(libc::ENOENT) {
-            tracing::warn!("{}: cannot be opened: {error}", show(snapshot, message));
-            return Err(MessageError::from(&error));
-        }
-        let looked_up = Arc::clone(snapshot);
-        let looking = move || maildrop::locate(&looked_up, message);
-        match self.context.ring.blocking(looking).await {
-            Ok(Some(file)) => Ok(Handle::new(file)),
-            Ok(None) => Err(MessageError::Gone),
-            Err(error) => {
-                tracing::warn!("{}: cannot be found: {error}", show(snapshot, message));
-                Err(MessageError::Unreadable)
+        message: &mut Message,
+        mut at: Position,
+    ) -> Result<(Position, bool), Failure> {
+        let stored = message.stored;
+        loop {
+            if at.is_end(stored) {
+                at.finish(self.out.buffer_mut());
+                return Ok((at, true));
             }
+            let room = self.out.room().saturating_sub(limits::MESSAGE_END);
+            let left = stored - at.offset;
+            if room < limits::SMALLEST_PIECE && left.saturating_mul(2) > room as u64 {
+                return Ok((at, false));
+            }
+            let filled = match (&message.source, message.form) {
+                (Source::Mapped { .. }, StoredForm::Text) => {
+                    self.encode_mapped(message, &mut at, room).await
+                }
+                (_, StoredForm::Wire) => self.read_as_it_is(message, &mut at, room).await,
+                (Source::Read, StoredForm::Text) => self.read_text(message, &mut at, room).await,
+            };
+            filled.map_err(Failure::Begun)?;
         }
     }
-}
 
-/// A piece of a message file.
-struct Window {
-    file: Handle,
-    /// The file's size as the snapshot has it.
-    stored: u64,
-    /// Whether the octets of RETR are counted while they are sent.
-    counted: bool,
-    /// Where the octets behind the window begin.
-    offset: u64,
-    octets: Vec<u8>,
-}
-
-/// What can be wrong with a message's file.
-enum Fault {
-    Read(std::io::Error),
-    Truncated { stored: u64, found: u64 },
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Fault::Read(error) => write!(f, "cannot be read: {error}"),
-            Fault::Truncated { stored, found } => write!(
-                f,
-                "the file was {stored} octets long when the maildrop was opened and ends at \
-                 {found} now: another program changed it"
-            ),
-        }
+    async fn encode_mapped(
+        &mut self,
+        message: &mut Message,
+        at: &mut Position,
+        room: usize,
+    ) -> Result<(), Fault> {
+        let stored = message.stored;
+        let mapped = message.mapped(&self.context.ring, *at, room).await?;
+        let Some((mapping, part)) = mapped else {
+            unreachable!("a mapped message");
+        };
+        let out = self.out.buffer_mut();
+        let encoded = mapping.read(part, |octets| at.encode(octets, stored, out));
+        encoded.map_err(|ring::Lost| Fault::Lost { stored })
     }
-}
 
-/// The size of an open file, if it is the regular file that was counted, as far as
-/// the kernel knows without asking a server. One rewritten in place at the same
-/// size is not found out here; one that nobody has counted may have any size.
-fn size_of_the_one(
-    file: &Handle,
-    snapshot: &Snapshot,
-    message: MessageNumber,
-    stored: u64,
-) -> Option<u64> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let mask = StatxFlags::SIZE | StatxFlags::INO | StatxFlags::TYPE;
-    let Ok(stat) = rustix::fs::statx(file, c"", flags, mask) else {
-        return Some(stored);
-    };
-    let is_it = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
-        && (stat.stx_size == stored || snapshot.is_stated(message) == Some(true))
-        && Some(stat.stx_ino) == snapshot.inode(message);
-    is_it.then_some(stat.stx_size)
-}
+    async fn read_as_it_is(
+        &mut self,
+        message: &Message,
+        at: &mut Position,
+        room: usize,
+    ) -> Result<(), Fault> {
+        let out = self.take_output();
+        let most = (message.stored - at.offset).min(room as u64);
+        let ring = &self.context.ring;
+        let (read, out) = message.read(ring, out, at.offset, most).await;
+        self.out = Output::new(out);
+        at.offset += read?;
+        Ok(())
+    }
 
-fn warn_of_change(snapshot: &Snapshot, message: MessageNumber) {
-    let name = show(snapshot, message);
-    tracing::warn!("{name}: another program changed or replaced the file");
-}
-
-fn show(snapshot: &Snapshot, message: MessageNumber) -> String {
-    let path = snapshot.path(message).unwrap_or_default();
-    path.display().to_string()
+    async fn read_text(
+        &mut self,
+        message: &Message,
+        at: &mut Position,
+        room: usize,
+    ) -> Result<(), Fault> {
+        // A little less than there is room for: text grows by an octet a line.
+        let most = (message.stored - at.offset).min((room - room / 32) as u64);
+        let text = self.context.buffers.lend(Purpose::for_octets(most));
+        let ring = &self.context.ring;
+        let (read, text) = message.read(ring, text, at.offset, most).await;
+        if read.is_ok() {
+            at.encode(&text, message.stored, self.out.buffer_mut());
+        }
+        self.context.buffers.take_back(text);
+        read.map(drop)
+    }
 }

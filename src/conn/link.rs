@@ -9,72 +9,20 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::net::Shutdown;
+use rustix::net::{SendFlags, Shutdown};
 
 use super::Context;
+use super::broken::{Broken, HandshakeFault, Unsecured};
 use super::buffers::Purpose;
 use super::handshakes::Place;
 use super::protection::{Opened, Protection, send_last};
 use crate::limits;
 use crate::ring::{self, Handle, Received, Receiver};
+use crate::sasl::Bindings;
 use crate::shard::deadlines::{Alarm, Signal, Watch};
-use crate::tls::{self, ClientVersion, Established, Handed, Secured, TlsFault};
-
-/// Why a connection cannot go on.
-#[derive(Debug)]
-pub(super) enum Broken {
-    /// The client closed it.
-    Closed,
-    /// It failed: a reset, a peer that vanished.
-    Lost(io::Error),
-    /// The client stopped reading what was sent to it.
-    Stalled,
-    /// Its client was silent, and a new session of the same user has the maildrop.
-    Displaced,
-    /// The server closes.
-    Shutdown,
-    /// The TLS handshake did not come to its end.
-    Handshake(Box<Unsecured>),
-    /// TLS failed behind the handshake.
-    Tls(TlsFault),
-    /// A client that was greeted in clear text began TLS without STLS.
-    WrongProtocol,
-    /// A message file failed or changed after its reply had begun.
-    Message(String),
-}
-
-/// A handshake that did not come to its end.
-#[derive(Debug)]
-pub(super) struct Unsecured {
-    pub(super) why: HandshakeFault,
-    /// What the client offered, as far as it came to that.
-    pub(super) version: Option<ClientVersion>,
-}
-
-/// Why a handshake did not come to its end.
-#[derive(Debug)]
-pub(super) enum HandshakeFault {
-    /// The two do not understand each other.
-    Tls(TlsFault),
-    /// The client sent clear text where it should begin TLS.
-    NotTls,
-    /// Octets stood in clear text behind STLS.
-    Injected,
-    /// It took too long.
-    TimedOut,
-    /// The client went away.
-    Abandoned,
-    /// Too many were under way.
-    Crowded,
-}
-
-impl From<HandshakeFault> for Broken {
-    fn from(why: HandshakeFault) -> Broken {
-        Broken::Handshake(Box::new(Unsecured { why, version: None }))
-    }
-}
+use crate::tls::{self, Established, Handed, Secured, TlsFault};
 
 /// How a client comes to TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +40,8 @@ pub(super) struct Handshake {
     pub(super) how: Established,
     /// Whom the client's certificate vouches for.
     pub(super) client: Option<String>,
+    /// What a login can be bound to.
+    pub(super) bindings: Bindings,
 }
 
 /// How a connection is let go.
@@ -270,6 +220,92 @@ impl Link {
         matches!(&**protection, Protection::Own(secured) if secured.is_behind())
     }
 
+    /// Whether records of TLS are made here of what is sent.
+    pub(super) fn makes_records(&self) -> bool {
+        let Transport::Tls(protection) = &self.transport else {
+            return false;
+        };
+        matches!(&**protection, Protection::Own(_))
+    }
+
+    /// Sends what the socket takes at once; says how many octets that is. `more`
+    /// follows soon, and may leave in one segment with the end of this. Where records
+    /// are made here some may be left, of which [`Link::is_behind`] tells.
+    pub(super) fn send_now(&mut self, clear: &[u8], more: bool) -> Result<usize, Broken> {
+        let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, more);
+        let socket = &self.socket;
+        let send = |octets: &[u8]| rustix::net::send(socket.as_fd(), octets, flags);
+        let Transport::Tls(protection) = &mut self.transport else {
+            return taken(send(clear).map_err(io::Error::from));
+        };
+        match &mut **protection {
+            Protection::Own(secured) => {
+                let mut gone = 0;
+                for text in clear.chunks(limits::RECORDS_TEXT) {
+                    if secured.is_behind() {
+                        break;
+                    }
+                    let records = self.context.buffers.lend(Purpose::for_records(text.len()));
+                    // A connection that has failed takes none, and will say so.
+                    let offer = |records: &[u8]| send(records).unwrap_or(0);
+                    let records = secured.offer(text, records, offer).map_err(Broken::Tls)?;
+                    self.context.buffers.take_back(records);
+                    gone += text.len();
+                }
+                Ok(gone)
+            }
+            Protection::Kernel(handed) => {
+                let send = || send(clear).map_err(io::Error::from);
+                taken(seal(handed, clear.len(), send)?)
+            }
+            Protection::Lost => unreachable!("the connection has ended"),
+        }
+    }
+
+    /// Has the socket take what it does at once of a file's octets from `offset` on,
+    /// which are in memory, without a copy. 0 octets and a good result are the
+    /// file's end. Not where records are made here.
+    pub(super) fn send_file(
+        &mut self,
+        file: &Handle,
+        offset: u64,
+        most: usize,
+    ) -> Result<io::Result<usize>, Broken> {
+        debug_assert!(!self.makes_records());
+        let socket = self.socket.clone();
+        let offer = || ring::send_file(&socket, file, offset, most);
+        let sent = match self.handed() {
+            Some(handed) => seal(handed, most, offer)?,
+            None => offer(),
+        };
+        match sent {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {
+                Err(Broken::Lost(error))
+            }
+            sent => Ok(sent),
+        }
+    }
+
+    /// Waits until the socket takes octets. False: it took none for so long.
+    pub(super) async fn writable(&self, patience: Duration) -> Result<bool, Broken> {
+        self.alarm.set(Instant::now() + patience);
+        let mut polling = self.context.ring.writable(&self.socket);
+        poll_fn(|context| {
+            if let Poll::Ready(ready) = Pin::new(&mut polling).poll(context) {
+                return Poll::Ready(ready.map(|()| true).map_err(Broken::Lost));
+            }
+            if gives_way(&self.alarm, &self.socket) {
+                return Poll::Ready(Err(Broken::Displaced));
+            }
+            self.alarm.poll_signal(context).map(|signal| match signal {
+                Signal::Deadline => Ok(false),
+                Signal::Shutdown => Err(Broken::Shutdown),
+            })
+        })
+        .await
+    }
+
     async fn encrypt(&mut self, mut clear: Vec<u8>) -> Result<Vec<u8>, Broken> {
         if let Some(handed) = self.handed() {
             handed.sending(clear.len()).map_err(Broken::Tls)?;
@@ -396,6 +432,11 @@ impl Link {
             Err(why) => {
                 let version = secured.client_version();
                 return Err(match why {
+                    Halted::Link(Broken::Lost(error)) => {
+                        let why = HandshakeFault::Lost(error);
+                        Broken::Handshake(Box::new(Unsecured { why, version }))
+                    }
+                    Halted::Link(Broken::Stalled) => HandshakeFault::TimedOut.into(),
                     Halted::Link(broken) => broken,
                     Halted::Fault(HandshakeFault::NotTls) if approach == Approach::Stls => {
                         HandshakeFault::Injected.into()
@@ -408,6 +449,7 @@ impl Link {
             early,
             how: secured.established().expect("the handshake is over"),
             client: secured.client_name(),
+            bindings: secured.take_bindings(),
         };
         self.transport = Transport::Tls(Box::new(Protection::Own(secured)));
         Ok(done)
@@ -458,8 +500,12 @@ impl Link {
             Farewell::None => return,
             Farewell::Explained => drop(send_last(&self.socket, TLS_IS_SPOKEN)),
             Farewell::Said | Farewell::Lingering => {
-                if let Transport::Tls(protection) = &mut self.transport {
-                    protection.announce_end(&self.socket);
+                if let Some(words) = self.protection().and_then(Protection::last_words)
+                    && !words.say(&self.socket)
+                {
+                    // A client may be told of the end while it reads what was before.
+                    let _ = Box::pin(self.writable(limits::FAREWELL)).await;
+                    words.say(&self.socket);
                 }
             }
         }
@@ -495,8 +541,30 @@ impl Link {
     }
 }
 
+/// Has the kernel take what it does at once of so many octets that it makes records of.
+fn seal(
+    handed: &mut Handed,
+    octets: usize,
+    offer: impl FnOnce() -> io::Result<usize>,
+) -> Result<io::Result<usize>, Broken> {
+    handed.sending(octets).map_err(Broken::Tls)?;
+    let sent = offer();
+    if sent.as_ref().is_ok_and(|sent| *sent == octets) {
+        handed.sent();
+    }
+    Ok(sent)
+}
+
 /// Whether the client was asked for and seems to be gone.
 fn gives_way(alarm: &Alarm, socket: &Handle) -> bool {
     let silent = |least| ring::silence(socket).is_ok_and(|silence| silence >= least);
     alarm.watch().gives_way(silent)
+}
+
+/// What a socket took, which is nothing where it has no room.
+fn taken(sent: io::Result<usize>) -> Result<usize, Broken> {
+    match sent {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        sent => sent.map_err(Broken::Lost),
+    }
 }

@@ -9,41 +9,54 @@
 //! the shard's pool. What goes on at greater length (a message, a login, a
 //! handshake) is boxed, so that the many that wait are small.
 
+mod broken;
 mod buffers;
 mod deliver;
 mod handshakes;
 mod link;
+mod login;
+mod message;
 mod open;
 mod protection;
 mod report;
+mod rules;
 mod takeover;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::auth::{Broker, Credentials, Refusal};
+use zeroize::Zeroizing;
+
+use crate::auth::throttle::Throttle;
+use crate::auth::{Broker, Stamp};
 use crate::config::TlsMode;
 use crate::limits;
 use crate::maildrop::{CommitReport, Departure, LockGuard, Maildrops, Snapshot, Template};
 use crate::observe::{SessionIds, ShardWriter, Sparing, Where};
 use crate::proto::{LineSplitter, MessageNumber, Output, Split};
-use crate::ring::{Handle, Ring};
-use crate::session::{Action, Channel, End, Outcome, Policy, Session, Step};
+use crate::ring::{Handle, Place, Ring};
+use crate::session::{Action, Channel, End, Outcome, Session, Step};
+use crate::shard::admission::{Admission, Seat, Visits};
 use crate::shard::deadlines::{Alarm, Deadlines};
 use crate::tls;
 
+use self::broken::{Broken, HandshakeFault};
 pub use self::buffers::Buffers;
 use self::buffers::Purpose;
+pub use self::deliver::Thresholds;
 pub use self::handshakes::Handshakes;
-use self::link::{Approach, Arrival, Broken, Farewell, HandshakeFault, Link};
+use self::link::{Approach, Arrival, Farewell, Link};
+use self::login::Seats;
 use self::report::Report;
+pub use self::rules::{CurrentRules, Rules};
 pub use self::takeover::Takeover;
 
 /// What all shards share; each part is sharded by key inside and touched once
@@ -59,6 +72,12 @@ pub struct Services {
     pub strangers: Sparing,
     /// Where their indexes are, unless beside them.
     pub index: Option<Template>,
+    /// Who has how many sessions.
+    pub admission: Admission,
+    /// When users came.
+    pub visits: Visits,
+    /// Who failed to log in.
+    pub throttle: Throttle,
     /// How maildrops are taken over from silent clients, where they may be.
     pub takeover: Option<Takeover>,
 }
@@ -72,7 +91,7 @@ pub struct Context {
     /// The shard's deadlines.
     pub deadlines: Rc<Deadlines>,
     /// What the operator decided.
-    pub policy: Arc<Policy>,
+    pub rules: Arc<CurrentRules>,
     /// How long a client may take to read one buffer.
     pub write_stall: Duration,
     /// What all shards share.
@@ -87,6 +106,8 @@ pub struct Context {
     pub names: RefCell<SessionIds>,
     /// The shard's buffers.
     pub buffers: Buffers,
+    /// How messages are taken from their files.
+    pub thresholds: Thresholds,
 }
 
 /// A connection as its listener accepted it.
@@ -101,6 +122,8 @@ pub struct Accepted {
     pub tls: TlsMode,
     /// The connection's deadline and its order to close.
     pub alarm: Alarm,
+    /// What it counts for, where connections of an address are counted.
+    pub seat: Option<Seat>,
 }
 
 /// An action under way.
@@ -123,6 +146,7 @@ impl Finish {
             Finish::Ended(_) | Finish::Broken(Broken::Closed | Broken::Shutdown) => Farewell::Said,
             Finish::Broken(Broken::Handshake(unsecured)) => match unsecured.why {
                 HandshakeFault::NotTls => Farewell::Explained,
+                HandshakeFault::Lost(_) => Farewell::None,
                 _ => Farewell::Lingering,
             },
             Finish::Broken(Broken::Tls(_) | Broken::WrongProtocol) => Farewell::Lingering,
@@ -172,6 +196,11 @@ impl Maildrop {
         maildrops.update(&self.snapshot, &retrieved, departure, SystemTime::now())
     }
 
+    /// Whom work on it waits for.
+    fn place(&self) -> Place {
+        open::place(self.snapshot.is_local())
+    }
+
     fn may_wait(&self, maildrops: &Maildrops, departure: Departure<'_>) -> bool {
         let due = || {
             let quits = matches!(departure, Departure::Quit(_));
@@ -186,13 +215,15 @@ struct Connection {
     link: Link,
     session: Session,
     splitter: LineSplitter,
-    /// What was received, of which `taken` octets are done with. Owns nothing
-    /// while the connection waits.
-    input: Vec<u8>,
-    taken: usize,
+    /// What was received, of which `taken` octets are done with: passwords among
+    /// others. Owns nothing while the connection waits.
+    input: Zeroizing<Vec<u8>>,
+    taken: u32,
     /// What is to be sent. Owns nothing while the connection waits.
     out: Output,
     maildrop: Option<Maildrop>,
+    /// What the session counts for, where anything is counted.
+    seats: Option<Box<Seats>>,
     report: Report,
     /// The handshake comes before the greeting.
     tls_first: bool,
@@ -207,6 +238,7 @@ impl Connection {
             local,
             tls,
             alarm,
+            seat,
         } = accepted;
         context.counters.session_opened();
         let at = Where {
@@ -221,17 +253,20 @@ impl Connection {
             TlsMode::Implicit => Channel::Tls,
         };
         let mut out = Output::new(context.buffers.lend(Purpose::Reply));
-        let session = Session::new(Arc::clone(&context.policy), channel, begun, &mut out);
+        let policy = Arc::clone(context.rules.get().policy_for(at.remote));
+        let stamp = policy.apop.then(Stamp::random);
+        let session = Session::stamped(policy, channel, stamp, begun, &mut out);
         Connection {
             link: Link::new(Rc::clone(&context), socket, alarm),
             report: Report::new(at, begun),
             context,
             session,
             splitter: LineSplitter::new(),
-            input: Vec::new(),
+            input: Zeroizing::default(),
             taken: 0,
             out,
             maildrop: None,
+            seats: seat.map(|seat| Box::new(Seats::of_address(seat))),
             tls_first: tls == TlsMode::Implicit,
         }
     }
@@ -253,7 +288,7 @@ impl Connection {
 
     /// Takes the connection into TLS. What the session knew of lines is gone.
     async fn handshake(&mut self, approach: Approach) -> Result<(), Broken> {
-        let result = if self.taken < self.input.len() {
+        let result = if (self.taken as usize) < self.input.len() {
             // Not one command that came in clear may be taken for one that came
             // through TLS (CVE-2011-0411 and its many heirs).
             Err(HandshakeFault::Injected.into())
@@ -265,7 +300,8 @@ impl Connection {
         if let Some(client) = done.client {
             self.session.vouch_for(client);
         }
-        self.input = done.early;
+        self.session.bind(done.bindings);
+        self.input = done.early.into();
         self.taken = 0;
         self.splitter = LineSplitter::new();
         self.report.at.tls = true;
@@ -285,9 +321,13 @@ impl Connection {
                     self.session.handle_flushed(Instant::now(), &mut self.out)
                 }
                 Step::Perform(action) => {
-                    self.shrink();
+                    if !matches!(action, Action::Send { .. }) {
+                        self.shrink();
+                    }
                     let outcome = self.perform_unless_closing(action).await?;
-                    if self.out.as_bytes().len() > limits::REPLY_ROOM {
+                    if self.out.as_bytes().len() > limits::REPLY_ROOM
+                        && self.out.room() < limits::REPLY_ROOM
+                    {
                         self.flush().await?;
                     }
                     self.make_room(Purpose::Reply);
@@ -322,27 +362,36 @@ impl Connection {
         let maildrops = &self.context.services.maildrops;
         if maildrop.may_wait(maildrops, departure) {
             let maildrops = maildrops.clone();
+            let place = maildrop.place();
             let work = move || maildrop.let_go(&maildrops, departure);
             // What no client asked for is told to the operator alone.
-            let _ = Box::pin(self.context.ring.blocking(work)).await;
+            let _ = Box::pin(self.context.ring.blocking(place, work)).await;
         }
     }
 
     /// Feeds the next line, waiting for it where there is none.
     async fn next_line(&mut self) -> Result<Step, Broken> {
-        self.report.command_ends(&self.context.counters);
+        // An AUTH with its responses is one command.
+        if !self.session.expects_response() {
+            self.report.command_ends(&self.context.counters);
+        }
         if self.out.room() < limits::REPLY_ROOM {
             self.flush().await?;
         }
         self.make_room(Purpose::Reply);
-        let mut input = &self.input[self.taken..];
+        let mut input = &self.input[self.taken as usize..];
         let before = input.len();
-        let split = self.splitter.next(&mut input);
-        self.taken += before - input.len();
+        let longest = self.session.line_limit();
+        let split = self.splitter.next_within(&mut input, longest);
+        self.taken += u32::try_from(before - input.len()).expect("of one piece");
         match split {
             Split::Line(line) => {
                 let now = Instant::now();
-                self.report.command_begins(line, now);
+                if self.session.expects_response() {
+                    self.report.command_goes_on(now);
+                } else {
+                    self.report.command_begins(line, now);
+                }
                 Ok(self.session.handle_line(line, now, &mut self.out))
             }
             Split::TooLong => {
@@ -351,7 +400,7 @@ impl Connection {
                 Ok(self.session.handle_oversized_line(now, &mut self.out))
             }
             Split::NeedMore => {
-                self.input = Vec::new();
+                self.input = Zeroizing::default();
                 self.taken = 0;
                 self.flush().await?;
                 match self.link.wait(self.session.deadline()).await? {
@@ -360,7 +409,7 @@ impl Connection {
                         if !self.splitter.is_within_line() && self.link.is_wrong_protocol(&bytes) {
                             return Err(Broken::WrongProtocol);
                         }
-                        self.input = bytes;
+                        self.input = bytes.into();
                         Ok(Step::Continue)
                     }
                     Arrival::Deadline => Ok(self.session.handle_timeout(Instant::now())),
@@ -372,12 +421,25 @@ impl Connection {
     /// Sends what there is and gives the buffer back. What waits for the socket
     /// is boxed: it is as large as all of an idle connection's future beside it.
     async fn flush(&mut self) -> Result<(), Broken> {
-        let mut buffer = std::mem::replace(&mut self.out, Output::new(Vec::new())).into_buffer();
+        let mut buffer = self.take_output();
         if !buffer.is_empty() || self.link.is_behind() {
             buffer = Box::pin(self.link.send(buffer)).await?;
         }
         self.context.buffers.take_back(buffer);
         Ok(())
+    }
+
+    /// Keeps so much of the output and gives the buffer back.
+    fn keep(&mut self, part: Range<usize>) {
+        let kept = self.out.as_bytes()[part].to_vec();
+        let buffer = self.take_output();
+        self.out = Output::new(kept);
+        self.context.buffers.take_back(buffer);
+    }
+
+    /// What stands in the output, which owns nothing then.
+    fn take_output(&mut self) -> Vec<u8> {
+        std::mem::replace(&mut self.out, Output::new(Vec::new())).into_buffer()
     }
 
     /// Has room for a reply in the output, and in it what was there before.
@@ -398,9 +460,7 @@ impl Connection {
     /// Gives the buffer back and keeps but the replies in it: an action may take
     /// long, and as many sessions as there are may wait for one at a time.
     fn shrink(&mut self) {
-        let kept = self.out.as_bytes().to_vec();
-        let buffer = std::mem::replace(&mut self.out, Output::new(kept)).into_buffer();
-        self.context.buffers.take_back(buffer);
+        self.keep(0..self.out.as_bytes().len());
     }
 
     /// Does what the session asks for, unless the server closes first. What is to
@@ -426,8 +486,10 @@ impl Connection {
     /// in as many of the smallest.
     fn perform(&mut self, action: Action) -> Performing<'_> {
         match action {
-            Action::Authenticate(credentials) => Box::pin(self.authenticate(credentials)),
-            Action::OpenMaildrop(account) => Box::pin(self.open(account)),
+            Action::Authenticate(credentials) => Box::pin(self.authenticate(*credentials)),
+            Action::FindKeys(question) => Box::pin(self.find_keys(*question)),
+            Action::Note(noted) => Box::pin(ready(Ok(self.conclude(&noted.0, noted.1)))),
+            Action::OpenMaildrop(account) => Box::pin(self.open(*account)),
             Action::Send {
                 message,
                 body_lines,
@@ -445,28 +507,11 @@ impl Connection {
     }
 
     async fn start_tls(&mut self) -> Result<Outcome, Broken> {
-        if self.taken == self.input.len() {
+        if self.taken as usize == self.input.len() {
             self.flush().await?;
         }
         self.handshake(Approach::Stls).await?;
         Ok(Outcome::TlsStarted)
-    }
-
-    async fn authenticate(&mut self, credentials: Credentials) -> Result<Outcome, Broken> {
-        let user = credentials.user.clone();
-        let from = self.report.at.remote;
-        let verdict =
-            match self
-                .context
-                .services
-                .broker
-                .authenticate(self.context.shard, credentials, from)
-            {
-                Ok(pending) => self.context.ring.abroad(pending).await,
-                Err(_full) => Err(Refusal::Busy),
-            };
-        self.report.login(&self.context.counters, &user, &verdict);
-        Ok(Outcome::Authenticated(verdict))
     }
 
     /// Lets go of everything but the link, and says how the session was.
@@ -476,15 +521,16 @@ impl Connection {
             && maildrop.may_wait(maildrops, Departure::Lost)
         {
             // The client is not there any more: nobody waits for this.
-            let maildrops = maildrops.clone();
-            self.context.ring.detached(move || {
+            let (maildrops, place) = (maildrops.clone(), maildrop.place());
+            self.context.ring.detached(place, move || {
                 // Nothing was marked that could have failed.
                 let _ = maildrop.let_go(&maildrops, Departure::Lost);
             });
         }
+        self.leaves();
         self.report
             .ends(&self.context, &self.session.summary(), finish);
-        let buffer = std::mem::replace(&mut self.out, Output::new(Vec::new())).into_buffer();
+        let buffer = self.take_output();
         self.context.buffers.take_back(buffer);
     }
 }
@@ -504,5 +550,16 @@ mod tests {
         // and future within the allocator's class of 896 octets.
         let whole = size(serve);
         assert!(whole <= 832, "{whole} octets");
+    }
+
+    fn delivery<F: Future>(_: impl FnOnce(&'static mut Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_delivery_that_waits_for_its_client_is_small() {
+        let number = MessageNumber::from_index(0).expect("the first");
+        let whole = delivery(|connection| connection.deliver(number, None));
+        assert!(whole <= 1280, "{whole} octets");
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 
 use rustix::net::SendFlags;
 
-use super::link::Broken;
+use super::broken::Broken;
 use crate::ring::{Handle, kernel_tls};
 use crate::tls::{self, Handed, Secured};
 
@@ -71,16 +71,35 @@ impl Protection {
         Opened { clear, records }
     }
 
-    /// Says that we send no more, where that can be said.
-    pub(super) fn announce_end(&mut self, socket: &Handle) {
+    /// What says that we send no more, where that can be said.
+    pub(super) fn last_words(&mut self) -> Option<LastWords> {
         match self {
             Protection::Own(secured) => {
                 let mut records = Vec::new();
                 secured.close(&mut records);
-                send_last(socket, &records);
+                (!records.is_empty()).then_some(LastWords::Records(records))
             }
-            Protection::Kernel(handed) => send_alert(socket, handed.close()),
-            Protection::Lost => {}
+            Protection::Kernel(handed) => handed.close().map(LastWords::Alert),
+            Protection::Lost => None,
+        }
+    }
+}
+
+/// The announcement of an end.
+pub(super) enum LastWords {
+    /// Of popcore's making.
+    Records(Vec<u8>),
+    /// The kernel makes the record.
+    Alert([u8; 2]),
+}
+
+impl LastWords {
+    /// Leaves them with the kernel, to travel with the end of the stream. False: the
+    /// socket has no room now.
+    pub(super) fn say(&self, socket: &Handle) -> bool {
+        match self {
+            LastWords::Records(records) => send_last(socket, records) > 0,
+            LastWords::Alert(alert) => kernel_tls::send_record(socket, tls::ALERT, alert).is_ok(),
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::auth::{Account, Refusal, UserName};
+use crate::auth::{Account, Identity, Refusal, UserName};
 use crate::maildrop::{OpenError, Opened};
 use crate::observe::{
-    Ending, FailedLogin, LoginFault, LoginResult, SESSION_TARGET, SessionEnd, ShardWriter, Tally,
-    TlsResult, Verb, Vouched, Where,
+    Ending, FailedLogin, LoginFault, LoginResult, Master, SESSION_TARGET, SessionEnd, ShardWriter,
+    Tally, TlsResult, Verb, Vouched, Where,
 };
-use crate::session::{self, End, Summary};
+use crate::session::{self, End, Method, Summary, TurnedAway};
 use crate::tls::Established;
 
-use super::link::{Broken, Handshake, HandshakeFault, Unsecured};
+use super::broken::{Broken, HandshakeFault, Unsecured};
+use super::link::Handshake;
 use super::{Context, Finish};
 
 /// A line that is being answered.
@@ -47,6 +48,14 @@ impl Report {
         });
     }
 
+    /// A response came within the command that was begun: what counts from here is
+    /// how long its answer takes.
+    pub(super) fn command_goes_on(&mut self, now: Instant) {
+        if let Some(command) = &mut self.command {
+            command.since = now;
+        }
+    }
+
     /// Books the command whose reply is complete, if there is one.
     pub(super) fn command_ends(&mut self, counters: &ShardWriter) {
         match self.command.take() {
@@ -69,7 +78,8 @@ impl Report {
     pub(super) fn login(
         &mut self,
         counters: &ShardWriter,
-        user: &UserName,
+        identity: &Identity,
+        method: Method,
         verdict: &Result<Account, Refusal>,
     ) {
         let (result, fault) = match verdict {
@@ -79,17 +89,30 @@ impl Report {
             Err(Refusal::Disabled(_)) => (LoginResult::Disabled, LoginFault::Disabled),
             Err(Refusal::Unavailable) => (LoginResult::Unavailable, LoginFault::Unavailable),
             Err(Refusal::Busy) => (LoginResult::QueueFull, LoginFault::Unavailable),
+            Err(Refusal::Throttled) => (LoginResult::Throttled, LoginFault::Throttled),
+            Err(Refusal::Crowded) => (LoginResult::TooMany, LoginFault::Crowded),
         };
         counters.login(result, self.since_command());
         self.failed_logins += 1;
+        let shown = identity.shown();
         let line = FailedLogin {
-            user: user.as_bytes(),
+            user: shown.as_bytes(),
             at: self.at,
+            method: method.name(),
             fault,
             attempt: self.failed_logins,
             duration: self.begun.elapsed(),
         };
         tracing::info!(target: SESSION_TARGET, "{line}");
+    }
+
+    /// A user whose password was right was not let in.
+    pub(super) fn turned_away(&self, counters: &ShardWriter, why: TurnedAway) {
+        let result = match why {
+            TurnedAway::TooSoon(_) => LoginResult::TooSoon,
+            TurnedAway::TooMany => LoginResult::TooMany,
+        };
+        counters.login(result, self.since_command());
     }
 
     /// A maildrop was opened, or not, for a user whose password was right.
@@ -133,14 +156,18 @@ impl Report {
             duration,
         };
         let client = Vouched(summary.client);
-        tracing::info!(target: SESSION_TARGET, "{line}{client}");
+        let master = Master(summary.master.map(UserName::as_bytes));
+        tracing::info!(target: SESSION_TARGET, "{line}{client}{master}");
     }
 
     /// A connection is over that nobody logged in on.
     fn stranger(&self, context: &Context, summary: &Summary<'_>, finish: &Finish) {
         let duration = self.begun.elapsed();
         context.counters.session_ended(ending(finish), duration);
-        if matches!(finish, Finish::Broken(Broken::Handshake(_))) {
+        if matches!(
+            finish,
+            Finish::Broken(Broken::Handshake(_) | Broken::WrongProtocol)
+        ) {
             let now = self.begun + duration;
             if !context.services.strangers.allows(self.at.remote, now) {
                 return;
@@ -168,7 +195,7 @@ pub(super) fn handshake(counters: &ShardWriter, result: &Result<Handshake, Broke
             HandshakeFault::NotTls => TlsResult::NotTls,
             HandshakeFault::Injected => TlsResult::Injected,
             HandshakeFault::TimedOut => TlsResult::TimedOut,
-            HandshakeFault::Abandoned => TlsResult::Abandoned,
+            HandshakeFault::Abandoned | HandshakeFault::Lost(_) => TlsResult::Abandoned,
             HandshakeFault::Crowded => TlsResult::Crowded,
         },
         Err(_) => TlsResult::Abandoned,
@@ -202,6 +229,7 @@ fn ending(finish: &Finish) -> Ending {
             HandshakeFault::Injected => Ending::Injection,
             HandshakeFault::TimedOut => Ending::HandshakeTimeout,
             HandshakeFault::Abandoned => Ending::ClientClosed,
+            HandshakeFault::Lost(_) => Ending::ConnectionLost,
             HandshakeFault::Crowded => Ending::Refused,
         },
         Finish::Broken(Broken::Message(_)) => Ending::MessageFault,
@@ -237,6 +265,7 @@ fn unsecured_reason(unsecured: &Unsecured) -> String {
         HandshakeFault::Injected => "Clear text behind STLS".into(),
         HandshakeFault::TimedOut => "TLS handshake timed out".into(),
         HandshakeFault::Abandoned => "Connection closed in the TLS handshake".into(),
+        HandshakeFault::Lost(error) => format!("Connection lost in the TLS handshake: {error}"),
         HandshakeFault::Crowded => "Too many TLS handshakes at a time".into(),
     };
     match unsecured.version {
@@ -267,6 +296,8 @@ fn verb_of(line: &[u8]) -> Option<Verb> {
         (4, b"UIDL") => Verb::Uidl,
         (4, b"CAPA") => Verb::Capa,
         (4, b"STLS") => Verb::Stls,
+        (4, b"AUTH") => Verb::Auth,
+        (4, b"APOP") => Verb::Apop,
         _ => return None,
     })
 }

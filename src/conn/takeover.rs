@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::Connection;
+use super::{Connection, open};
 use crate::auth::UserName;
 use crate::limits;
 use crate::maildrop::{Berth, Holder, Location, LockGuard};
@@ -83,8 +83,9 @@ impl Connection {
             return false;
         };
         let (maildrops, at) = (services.maildrops.clone(), at.clone());
+        let place = open::place(maildrops.is_local(&at.path));
         let looking = move || maildrops.holder(&at);
-        let holder = self.context.ring.blocking(looking).await;
+        let holder = self.context.ring.blocking(place, looking).await;
         let from = self.report.at.remote;
         let Some(holder) = holder.filter(|held| held.from == from && held.user == *user) else {
             return false;

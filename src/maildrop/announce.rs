@@ -37,10 +37,12 @@ struct Newcomer {
     facts: Option<Facts>,
 }
 
-/// Gives every new member of the roll a unique-id that nobody has, none of
-/// `retired`, and that of a former message only if it is that one.
+/// Gives every new member of the roll a unique-id that nobody has in it or among those
+/// who are known `beside` it, none of `retired`, and that of a former message only if it is
+/// that one.
 pub(super) fn announce(
     roll: &mut Roll,
+    beside: Option<&Snapshot>,
     earlier: &Earlier,
     former: &[Message<'_>],
     retired: &[Digest],
@@ -58,7 +60,7 @@ pub(super) fn announce(
     if newcomers.is_empty() {
         return;
     }
-    let mut taken = taken_by_others(roll, &newcomers, earlier, former);
+    let mut taken = taken_by_others(roll, beside, &newcomers, earlier, former);
     let newcomers = bring_back(roll, newcomers, former, &mut taken);
     let mut packed = Vec::new();
     let mut give = |roll: &mut Roll, newcomer: &Newcomer, text: &[u8], rank| {
@@ -89,7 +91,8 @@ pub(super) fn announce(
     if nameless.is_empty() {
         return;
     }
-    taken.extend(texts_of_digest_length(roll));
+    let others = announced(roll, beside);
+    taken.extend(others.filter(|text| text.len() == 2 * size_of::<Digest>()));
     let retired: HashSet<&Digest> = retired.iter().collect();
     for newcomer in nameless {
         let free = |digest: &Digest| !retired.contains(digest) && taken.insert(hex(digest));
@@ -140,12 +143,13 @@ fn bring_back(
 /// Which of the unique-ids that newcomers would have are those of others.
 fn taken_by_others(
     roll: &Roll,
+    beside: Option<&Snapshot>,
     newcomers: &[Newcomer],
     earlier: &Earlier,
     former: &[Message<'_>],
 ) -> HashSet<Vec<u8>> {
     let mut taken = HashSet::new();
-    if newcomers.len() == roll.len() {
+    if newcomers.len() == roll.len() && beside.is_none() {
         return taken;
     }
     let texts: Vec<Vec<u8>> = former.iter().map(Message::uidl_text).collect();
@@ -156,10 +160,9 @@ fn taken_by_others(
         wanted.extend(earlier.get(&newcomer.unique).map(|found| &*found.text));
     }
     let mut text = Vec::new();
-    for member in roll.members() {
-        let Some(uidl) = member.uidl else { continue };
+    for (unique, uidl) in those_announced(roll, beside) {
         text.clear();
-        uidl.write(member.unique, &mut text);
+        uidl.write(unique, &mut text);
         if wanted.contains(&*text) {
             taken.insert(text.clone());
         }
@@ -167,11 +170,25 @@ fn taken_by_others(
     taken
 }
 
-fn texts_of_digest_length(roll: &Roll) -> impl Iterator<Item = Vec<u8>> {
-    roll.members().filter_map(|member| {
+/// The unique names of those who have a unique-id, and these.
+fn those_announced<'a>(
+    roll: &'a Roll,
+    beside: Option<&'a Snapshot>,
+) -> impl Iterator<Item = (&'a [u8], Packed<'a>)> {
+    let members = roll.members();
+    let members = members.filter_map(|member| Some((member.unique, member.uidl?)));
+    let others = beside.into_iter().flat_map(Snapshot::messages);
+    members.chain(others.map(|message| (message.unique(), message.uidl)))
+}
+
+fn announced<'a>(
+    roll: &'a Roll,
+    beside: Option<&'a Snapshot>,
+) -> impl Iterator<Item = Vec<u8>> + 'a {
+    those_announced(roll, beside).map(|(unique, uidl)| {
         let mut text = Vec::new();
-        member.uidl?.write(member.unique, &mut text);
-        (text.len() == 2 * size_of::<Digest>()).then_some(text)
+        uidl.write(unique, &mut text);
+        text
     })
 }
 

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, mkdirat, openat2, renameat_with,
+    AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, linkat, mkdirat, openat2, renameat_with,
     unlinkat,
 };
 use rustix::io::Errno;
@@ -93,8 +93,31 @@ impl Batch {
             let made = make(&self.fd, folder.name(), &path);
             own.insert(made.map_err(|error| errno_of(&error))?)
         };
-        renameat_with(from, name, to, name, RenameFlags::NOREPLACE)
+        move_beside(from, name, to, name)
     }
+}
+
+/// Moves a file to where none has its name. NFS and Ceph know no such rename; a
+/// second name and the end of the first come to the same there.
+///
+/// # Errors
+///
+/// [`Errno::EXIST`]: one has. If the first name cannot be removed both stay.
+pub(super) fn move_beside(
+    from: impl AsFd,
+    name: &[u8],
+    to: impl AsFd,
+    new: &[u8],
+) -> Result<(), Errno> {
+    match renameat_with(&from, name, &to, new, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL) => move_by_link(from, name, to, new),
+        done => done,
+    }
+}
+
+fn move_by_link(from: impl AsFd, name: &[u8], to: impl AsFd, new: &[u8]) -> Result<(), Errno> {
+    linkat(&from, name, to, new, AtFlags::empty())?;
+    unlinkat(from, name, AtFlags::empty())
 }
 
 fn errno_of(error: &io::Error) -> Errno {
@@ -228,7 +251,7 @@ impl Shelf {
     /// Moves a message back to where it was; it never takes another one's place.
     pub(super) fn put_back(&self, to: &OwnedFd, folder: Folder, name: &[u8]) -> Result<(), Errno> {
         let from = open(&self.fd, folder.name())?;
-        renameat_with(&from, name, to, name, RenameFlags::NOREPLACE)
+        move_beside(&from, name, to, name)
     }
 }
 
@@ -258,4 +281,30 @@ pub(super) fn shelves(root: &Root, since: SystemTime) -> Result<Vec<Shelf>, Errn
         });
     }
     Ok(shelves)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_takes_no_others_place_however_it_is_moved() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let within = File::open(folder.path()).expect("a folder");
+        for by in [move_beside, move_by_link] {
+            let _ = fs::remove_file(path("c"));
+            for name in ["a", "b"] {
+                fs::write(path(name), name).expect("written");
+            }
+            let result = by(&within, b"a", &within, b"b");
+            assert_eq!(result, Err(Errno::EXIST));
+            assert_eq!(by(&within, b"a", &within, b"c"), Ok(()));
+            assert!(!path("a").exists());
+            assert_eq!(fs::read(path("b")).expect("there"), b"b");
+            assert_eq!(fs::read(path("c")).expect("there"), b"a");
+        }
+    }
 }

@@ -20,8 +20,9 @@ use rustix::io::Errno;
 use super::aside::{self, Batch};
 use super::error::{CommitReport, FaultKind, OpenError};
 use super::listing::{Buffers, Folders, Root};
+use super::roll::Roll;
 use super::snapshot::{Folder, Snapshot};
-use super::stamps::Stamps;
+use super::survey::{Disk, Ground, Patience};
 use crate::limits;
 use crate::proto::{MessageNumber, Octets};
 
@@ -89,7 +90,8 @@ pub(super) fn remove_or_keep(
     }
     if let Ok(Some((_, root))) = &opened {
         if !wanted.is_empty() {
-            remove_renamed(root, &mut wanted, &mut report, &mut hand);
+            let mut disk = Disk::new(root, Buffers::new());
+            remove_renamed(&mut disk, &mut wanted, &mut report, &mut hand);
         }
         if hand.freed.messages > 0 {
             note_quota(root, &hand.freed.to_string());
@@ -135,25 +137,23 @@ impl fmt::Display for Freed {
 type Wanted<'a> = HashMap<u64, Vec<(&'a [u8], Octets)>>;
 
 /// Removes what other programs renamed, wherever it is now. Who is shown by no
-/// whole listing is gone; the removals just made leave the stamps young, so it is
-/// mostly two listings in a row with the same stamps that prove it.
+/// whole listing is gone; the removals just made leave the stamps young, so it mostly
+/// takes a tick until one can be.
 fn remove_renamed(
-    root: &Root,
+    ground: &mut impl Ground,
     wanted: &mut Wanted<'_>,
     report: &mut CommitReport,
     hand: &mut Hand,
 ) {
-    let mut buffers = Buffers::new();
+    let mut patience = Patience::new();
     let mut failure = FaultKind::Temporary;
-    let mut young = None;
     for _ in 0..limits::QUIET_LISTINGS {
-        let now = SystemTime::now();
-        match pass(root, wanted, (report, hand), &mut buffers) {
-            Ok(Some(stamps)) if young == Some(stamps) || stamps.are_settled(now) => {
+        match pass(ground, &mut patience, wanted, (report, hand)) {
+            Ok(true) => {
                 let gone = wanted.drain().flat_map(|(_, names)| names);
                 gone.for_each(|(_, octets)| report.note(octets, Ok(())));
             }
-            Ok(stamps) => young = stamps,
+            Ok(false) => {}
             Err(error) => failure = blame(&error),
         }
         if wanted.is_empty() {
@@ -164,18 +164,21 @@ fn remove_renamed(
     left.for_each(|(_, octets)| report.note(octets, Err(failure)));
 }
 
-/// One listing, and the removal of who is wanted in it. The stamps are there if
-/// nothing changed meanwhile.
+/// One listing, and the removal of who is wanted in it. Tells whether it was whole and
+/// showed none of them.
 fn pass(
-    root: &Root,
+    ground: &mut impl Ground,
+    patience: &mut Patience,
     wanted: &mut Wanted<'_>,
     (report, hand): (&mut CommitReport, &mut Hand),
-    buffers: &mut Buffers,
-) -> Result<Option<Stamps>, OpenError> {
-    let before = root.stamps()?;
-    let folders = root.folders()?;
-    let listed = folders.list(root.path(), buffers)?;
-    let mut whole = before == root.stamps()?;
+) -> Result<bool, OpenError> {
+    let look = patience.look(ground)?;
+    ground.open()?;
+    let mut listed = Roll::default();
+    for folder in [Folder::New, Folder::Cur] {
+        ground.list(folder, &mut listed)?;
+    }
+    let mut whole = look.holds(ground)?;
     for member in listed.members() {
         let Some(names) = wanted.get_mut(&member.inode) else {
             continue;
@@ -184,14 +187,14 @@ fn pass(
             continue;
         };
         whole = false;
-        match hand.unlink(&folders, member.folder, member.name, member.inode) {
+        match hand.unlink(ground.folders(), member.folder, member.name, member.inode) {
             Err(Errno::NOENT) => continue,
             result => report.note(names[at].1, result.map_err(FaultKind::of)),
         }
         names.swap_remove(at);
     }
     wanted.retain(|_, names| !names.is_empty());
-    Ok(whole.then_some(before))
+    Ok(whole)
 }
 
 impl Hand {
@@ -250,8 +253,8 @@ mod tests {
     use crate::maildrop::message::Facts;
     use crate::maildrop::name::Name;
     use crate::maildrop::open;
-    use crate::maildrop::roll::Roll;
     use crate::maildrop::snapshot::Knowledge;
+    use crate::maildrop::survey;
 
     fn maildrop(names: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
@@ -297,6 +300,21 @@ mod tests {
         assert_eq!((report.removed, report.failed), (2, None));
         let stays = snapshot.name(numbers([3])[0]).expect("in range");
         assert_eq!(left(root), [String::from_utf8_lossy(stays)]);
+    }
+
+    #[test]
+    fn a_message_moved_to_and_fro_within_one_tick_is_removed() {
+        let names = ["cur/1.x:2,S".to_owned(), "cur/2.y:2,".to_owned()];
+        let (_folder, root) = survey::tests::maildrop(&names);
+        let inode = |name: &str| fs::metadata(root.path().join(name)).expect("made").ino();
+        let mut wanted = Wanted::new();
+        let unique: &[u8] = b"1.x";
+        wanted.insert(inode("cur/1.x:2,S"), vec![(unique, Octets::new(3))]);
+        let mut ground = survey::tests::Ticking::new(&root, survey::tests::hide);
+        let (mut report, mut hand) = (CommitReport::default(), Hand::default());
+        remove_renamed(&mut ground, &mut wanted, &mut report, &mut hand);
+        assert_eq!((report.removed, report.failed), (1, None));
+        assert_eq!(left(root.path()), ["2.y:2,"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -125,6 +125,20 @@ pub(super) enum Attempt {
     Write,
 }
 
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "find",
+            Self::Lock => "lock",
+            Self::Open => "open",
+            Self::List => "list",
+            Self::Stat => "stat",
+            Self::Read => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// A system call failed.
@@ -145,10 +159,62 @@ pub(super) enum Cause {
     Name(NameError),
     /// A list of an earlier server's unique-ids that cannot be understood.
     List(ListFault),
-    /// Most messages would be announced by other unique-ids than before.
-    Renamed { changed: usize, of: usize },
+    /// Messages would be announced by other unique-ids than before.
+    Anew(Anew),
+    /// The folder that the paths of this key are in is not there.
+    NotMounted(&'static str),
     /// A file is larger than it may be.
     TooLarge,
+}
+
+/// Why messages would be announced by other unique-ids than before, now or later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Anew {
+    /// Most have other names than before.
+    Renamed { changed: usize, of: usize },
+    /// The index is gone, and what else told the unique-ids of most messages.
+    Unknown {
+        what: String,
+        changed: usize,
+        of: usize,
+    },
+    /// A later popcore wrote a file of its own that this one cannot read.
+    Newer { version: u16 },
+    /// Neither the index nor what a maildrop keeps of an earlier server's lists can be
+    /// written, and a message would be announced that only they remember.
+    Unkept(Errno),
+}
+
+impl Anew {
+    fn write(&self, path: &Display<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Renamed { changed, of } => write!(
+                f,
+                "{path}: {changed} of {of} messages have other file names than when they were \
+                 announced, and their clients would fetch them again: give the files their \
+                 names back, or, if that is how it is to be, say `popcore index accept {path}`"
+            ),
+            Self::Unknown { what, changed, of } => write!(
+                f,
+                "{path}: its index is gone or damaged, and {what} with it, by which {changed} of \
+                 {of} messages were announced, and their clients would fetch them again: restore \
+                 either, or, if that is how it is to be, say `popcore index accept {path}`"
+            ),
+            Self::Newer { version } => write!(
+                f,
+                "{path} is of version {version}: a later popcore wrote it, and without it the \
+                 clients of this maildrop would fetch all of their mail again: start that popcore, \
+                 or give up what it says by `popcore index rebuild --config FILE` of this one"
+            ),
+            Self::Unkept(errno) => write!(
+                f,
+                "{path} cannot be written, nor the index: {}; what would be announced by its name \
+                 now might be announced by an earlier server's number later: give the user that \
+                 popcore runs as write permission on the folder, or make room on its disk",
+                io::Error::from(*errno)
+            ),
+        }
+    }
 }
 
 impl Cause {
@@ -162,7 +228,9 @@ impl Cause {
             | Self::TooLarge
             | Self::TooManyMessages
             | Self::Name(_) => FaultKind::Permanent,
-            Self::DanglingLink | Self::Restless | Self::Renamed { .. } => FaultKind::Temporary,
+            Self::DanglingLink | Self::Restless | Self::NotMounted(_) | Self::Anew(_) => {
+                FaultKind::Temporary
+            }
         }
     }
 }
@@ -172,15 +240,6 @@ impl fmt::Display for Fault {
         let path = self.path.display();
         match &self.cause {
             Cause::System { attempt, errno } => {
-                let attempt = match attempt {
-                    Attempt::Resolve => "find",
-                    Attempt::Lock => "lock",
-                    Attempt::Open => "open",
-                    Attempt::List => "list",
-                    Attempt::Stat => "stat",
-                    Attempt::Read => "read",
-                    Attempt::Write => "write",
-                };
                 let error = io::Error::from(*errno);
                 write!(f, "cannot {attempt} {path}: {error}: {}", remedy(*errno))
             }
@@ -190,11 +249,10 @@ impl fmt::Display for Fault {
                 "{path}:{line}: {what}; without it the clients of this maildrop would fetch all \
                  of their mail again: restore it, or take its source out of maildrop.uidl"
             ),
-            Cause::Renamed { changed, of } => write!(
+            Cause::Anew(anew) => anew.write(&path, f),
+            Cause::NotMounted(key) => write!(
                 f,
-                "{path}: {changed} of {of} messages have other file names than when they were \
-                 announced, and their clients would fetch them again: give the files their \
-                 names back, or, if that is how it is to be, say `popcore index accept {path}`"
+                "{path}, where {key} begins, does not exist: mount its disk, or make it"
             ),
             Cause::TooLarge => write!(
                 f,

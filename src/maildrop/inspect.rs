@@ -7,15 +7,17 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::earlier::Sources;
+use super::earlier::{Cutoffs, Sources};
 use super::error::OpenError;
-use super::index::{Contents, Damage, Index};
+use super::guard;
+use super::index::{Contents, Damage};
 use super::listing::Root;
+use super::maildrops::Place;
 use super::message::Trust;
 use super::scan::{self, Gone, Reading};
-use super::snapshot::{Knowledge, Snapshot, Table};
+use super::snapshot::{Knowledge, Snapshot};
 use super::{Location, Maildrops};
 
 /// The octets of a maildrop's index, for [`Contents::read`]; `None` where it has
@@ -73,7 +75,7 @@ pub fn verify(at: &Location) -> Result<Option<Verified>, OpenError> {
     let counted = match Root::open(&root)? {
         Some(opened) => {
             let (sources, gone) = (Sources::name(), Gone::Known(&[]));
-            scan::list(&at.path, &opened, None, &sources, Reading::All, &gone)?
+            scan::list(&at.path, &opened, None, &sources, Reading::All, &gone)?.snapshot
         }
         None => scan::absent(&at.path, &root),
     };
@@ -134,22 +136,22 @@ impl Maildrops {
             retired: contents.retired(),
             ..Knowledge::none()
         };
-        let table: Table = contents.table();
+        let unknown = contents.damage().is_some();
+        Cutoffs::give_up_newer(opened)?;
+        let (table, former) = contents.into_parts();
         let recalled = Snapshot::new(&at.path, &root, knowledge, table);
-        let sources = self.sources();
-        let gone = Gone::Known(contents.gone());
-        let snapshot = scan::list(
-            &at.path,
-            opened,
-            Some(&recalled),
-            sources,
-            Reading::All,
-            &gone,
-        )?;
-        if contents.damage().is_some() && !octets.is_empty() {
+        let there = Place {
+            asked: &at.path,
+            root: opened,
+            index: &index,
+            unknown,
+        };
+        let gone = Gone::Known(&former);
+        let (snapshot, _) = self.announce(&there, Some(&recalled), Reading::All, &gone)?;
+        if unknown && !octets.is_empty() {
             index.set_aside();
         }
-        let written = index.save(None, &snapshot, contents.gone());
+        let written = index.save(None, &snapshot, &former);
         written.map_err(|error| index.fault(&error))?;
         self.cache().forget(&at.path);
         Ok(Rebuilt {
@@ -161,9 +163,8 @@ impl Maildrops {
 
 /// Says that the next change of most unique-ids of a maildrop is right. The file
 /// that says so is the operator's to make and the server's to take away. BLOCKING.
-pub fn accept(at: &Location) -> io::Result<PathBuf> {
-    let root = fs::canonicalize(&at.path)?;
-    let path = Index::acceptance(&at.index(&root));
+pub fn accept(maildrop: &Path) -> io::Result<PathBuf> {
+    let path = fs::canonicalize(maildrop)?.join(guard::ACCEPTANCE);
     File::create(&path)?;
     Ok(path)
 }

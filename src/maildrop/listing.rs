@@ -13,6 +13,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags};
 use rustix::io::{self, Errno};
 
+use super::belongings;
 use super::error::{Attempt, Cause, OpenError};
 use super::message::Facts;
 use super::name::Name;
@@ -32,6 +33,18 @@ const FILE_BUFFER: usize = 128 << 10;
 /// else, and the kernel takes a message that another program moves from new/ to
 /// cur/ while it is being opened for an escape, and fails the open (`EXDEV`).
 const HERE: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
+
+/// Whether this process may open files in the way that keeps maildrops apart. Filters of
+/// system calls that look at flags hide `openat2(2)`, whose flags they cannot see.
+///
+/// # Errors
+///
+/// What the call says: `ENOSYS` or `EPERM` where it is refused.
+pub fn probe() -> std::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::openat2(CWD, "/", flags, Mode::empty(), HERE)?;
+    Ok(())
+}
 
 /// A maildrop's own directory.
 pub(super) struct Root {
@@ -108,6 +121,33 @@ impl Root {
         }
     }
 
+    /// Puts a file of popcore's own in place of whatever has that name, when all of it is
+    /// on the disk.
+    pub(super) fn replace_file(&self, name: &str, octets: &[u8]) -> std::io::Result<()> {
+        let fresh = format!("{name}.new");
+        match fs::unlinkat(&self.fd, &*fresh, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let made = fs::openat2(&self.fd, &*fresh, flags, Mode::RUSR | Mode::WUSR, HERE)?;
+        belongings::hand_over(&made, &self.path.join(&fresh));
+        let mut made = File::from(made);
+        let written = made
+            .write_all(octets)
+            .and_then(|()| made.sync_data())
+            .and_then(|()| Ok(fs::renameat(&self.fd, &*fresh, &self.fd, name)?));
+        if written.is_err() {
+            // It may not be there, which is all that is wanted.
+            let _ = fs::unlinkat(&self.fd, &*fresh, AtFlags::empty());
+            return written;
+        }
+        // What is announced by it may not outlive it: its name is to be on the disk, too.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = fs::openat(&self.fd, ".", flags, Mode::empty())?;
+        Ok(fs::fsync(folder)?)
+    }
+
     /// Opens new/ and cur/, those that are there.
     pub(super) fn folders(&self) -> Result<Folders, OpenError> {
         Ok(Folders {
@@ -135,6 +175,7 @@ fn directory_fault(path: &Path, errno: Errno) -> OpenError {
 }
 
 /// The open directories of a maildrop.
+#[derive(Default)]
 pub(super) struct Folders {
     new: Option<OwnedFd>,
     cur: Option<OwnedFd>,
@@ -148,33 +189,23 @@ impl Folders {
         }
     }
 
-    /// Lists both. The roll comes back unsorted.
-    pub(super) fn list(&self, root: &Path, buffers: &mut Buffers) -> Result<Roll, OpenError> {
-        self.list_those(root, buffers, |_| true)
-    }
-
-    /// Lists the directories that are `wanted`, new/ first: what moves the usual
-    /// way is then seen at least once.
-    pub(super) fn list_those(
+    /// Adds to a roll what one of them holds, which leaves it unsorted.
+    pub(super) fn list(
         &self,
+        folder: Folder,
         root: &Path,
         buffers: &mut Buffers,
-        wanted: impl Fn(Folder) -> bool,
-    ) -> Result<Roll, OpenError> {
-        let mut roll = Roll::default();
-        for folder in [Folder::New, Folder::Cur] {
-            if !wanted(folder) {
-                continue;
-            }
-            let Some(fd) = self.fd(folder) else { continue };
-            list_into(&mut roll, fd, folder, buffers).map_err(|errno| {
-                OpenError::system(Attempt::List, &root.join(folder.name()), errno)
-            })?;
-            if roll.is_over_full() {
-                return Err(OpenError::of(root, Cause::TooManyMessages));
-            }
+        roll: &mut Roll,
+    ) -> Result<(), OpenError> {
+        let Some(fd) = self.fd(folder) else {
+            return Ok(());
+        };
+        list_into(roll, fd, folder, buffers)
+            .map_err(|errno| OpenError::system(Attempt::List, &root.join(folder.name()), errno))?;
+        if roll.is_over_full() {
+            return Err(OpenError::of(root, Cause::TooManyMessages));
         }
-        Ok(roll)
+        Ok(())
     }
 }
 

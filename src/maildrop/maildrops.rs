@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::aside;
 use super::cache::SnapshotCache;
 use super::earlier::Sources;
-use super::error::OpenError;
-use super::guard;
+use super::error::{Anew, Cause, OpenError};
+use super::guard::{self, Checked};
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
 use super::lock::{Holder, InUse, LockGuard, LockPlace, LockPlaces, LockTable};
@@ -33,8 +33,20 @@ use crate::proto::MessageNumber;
 pub struct Location {
     /// The maildrop.
     pub path: PathBuf,
+    /// The folder that is there wherever maildrops are, if that is known.
+    pub top: Option<Arc<Path>>,
     /// Its index, where that is not beside new/ and cur/.
-    pub index: Option<PathBuf>,
+    pub index: Option<Elsewhere>,
+}
+
+/// Where an index is that is not beside its maildrop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The file.
+    pub path: PathBuf,
+    /// A folder that it is below, which is the operator's to make: where it is missing a
+    /// disk is not mounted. Folders below it are made.
+    pub top: Arc<Path>,
 }
 
 /// All maildrops of the process. Cloning shares them.
@@ -64,7 +76,7 @@ impl Counters {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// Indexes that could not be written.
+    /// Indexes and cutoffs that could not be written.
     pub fn unwritten(&self) -> u64 {
         self.unwritten.load(Ordering::Relaxed)
     }
@@ -93,10 +105,12 @@ pub(super) struct Hold {
 }
 
 /// A maildrop that is being opened.
-struct Place<'a> {
-    asked: &'a Path,
-    root: &'a Root,
-    index: &'a Index,
+pub(super) struct Place<'a> {
+    pub(super) asked: &'a Path,
+    pub(super) root: &'a Root,
+    pub(super) index: &'a Index,
+    /// No index says all that was announced.
+    pub(super) unknown: bool,
 }
 
 /// Whether the index holds the snapshot that a listing begins with.
@@ -150,9 +164,43 @@ impl Maildrops {
     /// Opens a maildrop that is known and did not change, without waiting; `None`
     /// where it takes [`open`](Self::open) to tell.
     pub fn open_unchanged(&self, path: &Path) -> Result<Option<Opened>, InUse> {
-        let Some(snapshot) = self.cache.get(path) else {
+        let Some(known) = self.cache.get(path) else {
             return Ok(None);
         };
+        let opened = self.hold_known(known)?;
+        Ok(opened.filter(|opened| {
+            matches!(
+                stamps::current_without_blocking(&opened.snapshot),
+                Freshness::Fresh
+            )
+        }))
+    }
+
+    /// Opens a maildrop that is known, without a look at it and without waiting; `None`
+    /// where it takes [`open`](Self::open).
+    ///
+    /// The session is as one that began when the maildrop was looked at: the listing was
+    /// true then, and the lock is its own now. What other programs removed since is told
+    /// as gone when it is asked for, what they renamed is found by its unique name, what
+    /// they delivered is shown to a later session, and what popcore itself removed is in
+    /// no listing that is kept. So it may fetch and delete as any other.
+    pub fn open_as_seen_last(&self, path: &Path) -> Result<Option<Opened>, InUse> {
+        let Some(known) = self.cache.get(path) else {
+            return Ok(None);
+        };
+        let opened = self.hold_known(known)?;
+        Ok(opened.filter(|opened| self.is_seen_last(opened)))
+    }
+
+    /// Whether what is held is as it was last seen. A session that ended between the look
+    /// at the cache and the hold on the locks may have removed what is listed.
+    fn is_seen_last(&self, opened: &Opened) -> bool {
+        let last = self.cache.get(opened.snapshot.asked());
+        last.is_some_and(|last| Arc::ptr_eq(&last, &opened.snapshot))
+    }
+
+    /// Takes the locks of a maildrop that is known, without waiting.
+    fn hold_known(&self, snapshot: Arc<Snapshot>) -> Result<Option<Opened>, InUse> {
         // The locks come first: what is listed while another session may still
         // delete would be wrong at once.
         let mut lock = self.locks.try_lock(Arc::clone(snapshot.root()))?;
@@ -170,10 +218,7 @@ impl Maildrops {
             };
             lock = lock.with(Some(file));
         }
-        Ok(match stamps::current_without_blocking(&snapshot) {
-            Freshness::Fresh => Some(Opened { snapshot, lock }),
-            Freshness::Changed | Freshness::Unknown => None,
-        })
+        Ok(Some(Opened { snapshot, lock }))
     }
 
     /// Opens a maildrop whatever it takes, and remembers what it read. BLOCKING.
@@ -188,19 +233,33 @@ impl Maildrops {
             let snapshot = Arc::clone(snapshot);
             return Ok(Opened { snapshot, lock });
         }
-        let snapshot = match opened {
-            Some((opened, place)) => {
-                let snapshot = self.refresh(at, &opened, known.as_deref())?;
-                let kept = self.rules.undelete.and_then(|_| aside::oldest(&opened));
-                snapshot
-                    .with_places(at.index.as_deref().map(Arc::from), place)
-                    .with_aside(kept)
-            }
-            None => scan::absent(&at.path, &root),
+        let snapshot = if let Some((opened, place)) = opened {
+            let snapshot = self.refresh(at, &opened, known.as_deref())?;
+            let kept = self.rules.undelete.and_then(|_| aside::oldest(&opened));
+            let elsewhere = at.index.as_ref().map(|index| (*index.path).into());
+            snapshot.with_places(elsewhere, place).with_aside(kept)
+        } else {
+            self.is_there(at)?;
+            scan::absent(&at.path, &root)
         };
         let snapshot = Arc::new(snapshot);
         self.cache.put(Arc::clone(&snapshot));
         Ok(Opened { snapshot, lock })
+    }
+
+    /// That a maildrop does not exist means that its user never got mail only where what
+    /// is above all maildrops is there. BLOCKING.
+    fn is_there(&self, at: &Location) -> Result<(), OpenError> {
+        let Some(top) = &at.top else { return Ok(()) };
+        let missing = if top.is_dir() {
+            self.places.missing()
+        } else {
+            Some(top.to_path_buf())
+        };
+        match missing {
+            None => Ok(()),
+            Some(folder) => Err(OpenError::of(&folder, Cause::NotMounted("maildrop.path"))),
+        }
     }
 
     /// Takes both locks of the maildrop at a canonical path, and opens it if it is
@@ -237,6 +296,7 @@ impl Maildrops {
             asked: &at.path,
             root,
             index: &index,
+            unknown: false,
         };
         match index.open()? {
             Some(file) if known.and_then(indexed) == Some(file.position) => self.list(
@@ -250,7 +310,11 @@ impl Maildrops {
                 self.recall(&there, known, &octets, position)
             }
             // It was never there, or taken away: what is known goes into a new one.
-            None => self.list(&there, known, Stored::Nowhere, &Gone::Known(&[])),
+            None => {
+                let unknown = known.is_none();
+                let there = Place { unknown, ..there };
+                self.list(&there, known, Stored::Nowhere, &Gone::Known(&[]))
+            }
         }
     }
 
@@ -264,6 +328,10 @@ impl Maildrops {
         position: Position,
     ) -> Result<Snapshot, OpenError> {
         let contents = Contents::read(octets);
+        if let Some(version) = contents.foreign_version() {
+            let cause = Cause::Anew(Anew::Newer { version });
+            return Err(OpenError::of(there.index.path(), cause));
+        }
         if let Some(damage) = contents.damage() {
             self.counters.damaged.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
@@ -284,16 +352,21 @@ impl Maildrops {
             trust: contents.trust(),
             retired: contents.retired(),
             newest: contents.newest(),
+            due: contents.due(),
             index: Some(position),
             ..Knowledge::none()
         };
-        let recalled = Snapshot::new(there.asked, root.path(), knowledge, contents.table());
-        let gone = Gone::Known(contents.gone());
-        if contents.damage().is_some() {
+        let damaged = contents.damage().is_some();
+        let (table, gone) = contents.into_parts();
+        let recalled = Snapshot::new(there.asked, root.path(), knowledge, table);
+        let gone = Gone::Known(&gone);
+        if damaged {
             // What is in memory was whole.
             let best = known.filter(|known| known.len() >= recalled.len());
-            let previous = best.or(Some(&recalled));
-            return self.list(there, previous, Stored::Damaged, &gone);
+            let unknown = best.is_none();
+            let there = Place { unknown, ..*there };
+            let previous = best.unwrap_or(&recalled);
+            return self.list(&there, Some(previous), Stored::Damaged, &gone);
         }
         if matches!(standing, Standing::Settled { .. }) {
             return Ok(recalled);
@@ -310,14 +383,7 @@ impl Maildrops {
         gone: &Gone<'_>,
     ) -> Result<Snapshot, OpenError> {
         let index = there.index;
-        let (asked, root) = (there.asked, there.root);
-        let snapshot = scan::list(asked, root, previous, &self.sources, Reading::New, gone)?;
-        if let Some(previous) = previous {
-            let checked = guard::check(previous, &snapshot, there.root, index);
-            checked.inspect_err(|_| {
-                self.counters.guarded.fetch_add(1, Ordering::Relaxed);
-            })?;
-        }
+        let (snapshot, unkept) = self.announce(there, previous, Reading::New, gone)?;
         let old = match stored {
             Stored::Nowhere if snapshot.is_empty() => return Ok(snapshot),
             Stored::Nowhere | Stored::Damaged => None,
@@ -331,9 +397,45 @@ impl Maildrops {
             Ok(position) => Ok(snapshot.with_index(Some(position))),
             Err(error) => {
                 self.unwritten(index, &error);
-                Ok(snapshot)
+                unkept.map_or(Ok(snapshot), Err)
             }
         }
+    }
+
+    /// Lists the maildrop, asks the guard, and has the maildrop keep how far the lists of
+    /// earlier servers count; where it cannot, though it ought to, tells why: the index is
+    /// all that remembers then.
+    pub(super) fn announce(
+        &self,
+        there: &Place<'_>,
+        previous: Option<&Snapshot>,
+        reading: Reading,
+        gone: &Gone<'_>,
+    ) -> Result<(Snapshot, Option<OpenError>), OpenError> {
+        let (asked, root) = (there.asked, there.root);
+        let list = || scan::list(asked, root, previous, &self.sources, reading, gone);
+        let mut listed = list()?;
+        let refused = |_: &OpenError| {
+            self.counters.guarded.fetch_add(1, Ordering::Relaxed);
+        };
+        if there.unknown {
+            let checked = guard::check_unknown(previous, &listed.snapshot, root, &self.sources);
+            if checked.inspect_err(refused)? == Checked::Forgotten {
+                listed = list()?;
+            }
+        }
+        if let Some(previous) = previous {
+            guard::check(previous, &listed.snapshot, root).inspect_err(refused)?;
+        }
+        let mut unkept = None;
+        if let Some(change) = &listed.change
+            && let Err(error) = change.cutoffs.write(root)
+        {
+            self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("{error}");
+            unkept = change.binds.then_some(error);
+        }
+        Ok((listed.snapshot, unkept))
     }
 
     /// Counts a message again whose file is not what the snapshot says, and has the
@@ -366,14 +468,15 @@ impl Maildrops {
         );
     }
 
-    /// Where unique-ids come from.
-    pub(super) fn sources(&self) -> &Sources {
-        &self.sources
-    }
-
     /// Which session of this process has a maildrop, if it said so. BLOCKING.
     pub fn holder(&self, at: &Location) -> Option<Holder> {
         self.locks.holder(&scan::canonical(&at.path).ok()?)
+    }
+
+    /// Whether the maildrop at `path` is known to lie on a file system of this
+    /// machine. Never waits.
+    pub fn is_local(&self, path: &Path) -> bool {
+        self.cache.get(path).is_some_and(|known| known.is_local())
     }
 
     pub(super) fn rules(&self) -> Rules {
@@ -408,12 +511,23 @@ impl Location {
             let path = template.expand(&user, home.as_deref());
             path.map_err(|error| OpenError::no_path(&user, error))
         };
+        let elsewhere = |template: &Template| -> Result<_, OpenError> {
+            let path = expand(template)?;
+            let top = match (template.top(), &home) {
+                (Some(top), _) => Arc::clone(top),
+                (None, Some(home)) => home.as_path().into(),
+                (None, None) => Path::new("/").into(),
+            };
+            Ok(Elsewhere { path, top })
+        };
+        let (path, top) = match account.mail {
+            Some(path) => (path, None),
+            None => (expand(mail)?, mail.top().cloned()),
+        };
         Ok(Self {
-            path: match account.mail {
-                Some(path) => path,
-                None => expand(mail)?,
-            },
-            index: index.map(expand).transpose()?,
+            path,
+            top,
+            index: index.map(elsewhere).transpose()?,
         })
     }
 
@@ -421,6 +535,7 @@ impl Location {
     pub fn beside(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            top: None,
             index: None,
         }
     }
@@ -428,7 +543,7 @@ impl Location {
     pub(super) fn index(&self, root: &Path) -> Index {
         match &self.index {
             None => Index::beside(root),
-            Some(path) => Index::at(path.clone()),
+            Some(Elsewhere { path, top }) => Index::below(Arc::clone(top), path.clone()),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! One message as scan, snapshot and index hand it to each other.
 
+use std::cmp::Ordering;
+
+use super::name::{self, Moment};
 use super::retention::Day;
 use super::snapshot::Folder;
 use super::uidl::Packed;
@@ -74,6 +77,19 @@ impl<'a> Message<'a> {
         self.uidl.write(self.unique(), &mut text);
         text
     }
+}
+
+/// The order of messages: by rank, those without one last, then by name.
+pub(super) fn compare(a: &Message<'_>, b: &Message<'_>) -> Ordering {
+    if a.name == b.name && a.inode == b.inode && a.rank == b.rank {
+        return Ordering::Equal;
+    }
+    let rank = |message: &Message<'_>| message.rank.map_or(u64::MAX, u64::from);
+    let (ours, theirs) = (a.unique(), b.unique());
+    rank(a).cmp(&rank(b)).then_with(|| {
+        name::compare((Moment::of(ours), ours), (Moment::of(theirs), theirs))
+            .then_with(|| a.inode.cmp(&b.inode))
+    })
 }
 
 /// The part of a file name up to `:`.

@@ -10,11 +10,18 @@
 //! [`Rules`], does what the session's end does to it; [`undelete`] brings back what was
 //! deleted.
 //!
+//! A maildrop holds files of popcore's own beside new/ and cur/: `popcore.index` ([`index`]);
+//! `popcore.cutoff`, how far an earlier server's lists of unique-ids count (`earlier::cutoff`);
+//! `popcore.lock`, where locks are not elsewhere; `popcore.deleted`, by
+//! `maildrop.undelete`; and for a moment `popcore.index.accept`, by which an operator accepts
+//! other unique-ids.
+//!
 //! Invariants: nothing outside a maildrop is opened, whatever lies in it; a
 //! session's snapshot never changes; two messages never share a UIDL; what blocks
 //! says so in capitals and runs on the pool.
 
 mod announce;
+mod arrivals;
 mod aside;
 mod belongings;
 mod cache;
@@ -36,6 +43,8 @@ mod scan;
 mod seen;
 mod snapshot;
 mod stamps;
+mod survey;
+mod table;
 mod template;
 mod uidl;
 mod undelete;
@@ -45,8 +54,9 @@ pub use cache::SnapshotCache;
 pub use commit::remove;
 pub use earlier::{Format, FormatError, Sources, SourcesError};
 pub use error::{CommitReport, Fault, FaultKind, MessageError, OpenError};
+pub use listing::probe;
 pub use lock::{Berth, Holder, InUse, LockGuard, LockTable};
-pub use maildrops::{Counters, Location, Maildrops, Opened};
+pub use maildrops::{Counters, Elsewhere, Location, Maildrops, Opened};
 pub use name::{Moment, Name};
 pub use retention::{Retention, RetentionError};
 pub use scan::{canonical, locate, open};

@@ -6,10 +6,12 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::Location;
-use super::earlier::Sources;
-use super::error::OpenError;
+use super::earlier::{Question, Sources};
+use super::error::{Anew, Cause, OpenError};
+use super::guard;
 use super::index::Contents;
 use super::listing::Root;
+use super::message::Message;
 use super::scan::{self, Gone, Reading};
 use super::snapshot::{Knowledge, Snapshot};
 
@@ -57,6 +59,8 @@ pub enum Loss {
     Shared,
     /// popcore has announced the message by another one already.
     Announced,
+    /// popcore had taken over before the earlier server numbered the message.
+    TakenOver,
 }
 
 impl Loss {
@@ -66,6 +70,10 @@ impl Loss {
             Self::Unfit => "RFC 1939 does not allow it",
             Self::Shared => "another message has it",
             Self::Announced => "popcore has announced the message by another one already",
+            Self::TakenOver => {
+                "popcore had taken over before it was numbered; after a mere trial, stop popcore \
+                 and remove popcore.index and popcore.cutoff there"
+            }
         }
     }
 }
@@ -79,21 +87,36 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
     let index = at.index(&path);
     let octets = index.octets()?;
     let contents = Contents::read(&octets);
-    let known = recalled(&at.path, &path, &contents);
-    let gone = Gone::Known(contents.gone());
-    let snapshot = scan::list(&at.path, &root, Some(&known), sources, Reading::New, &gone)?;
-    let names = snapshot.messages().map(|message| message.unique());
-    let earlier = sources.ask(&root, names)?;
+    if let Some(version) = contents.foreign_version() {
+        return Err(OpenError::of(
+            index.path(),
+            Cause::Anew(Anew::Newer { version }),
+        ));
+    }
+    let unknown = contents.damage().is_some();
+    let (known, gone) = recalled(&at.path, &path, contents);
+    let gone = Gone::Known(&gone);
+    let listed = scan::list(&at.path, &root, Some(&known), sources, Reading::New, &gone)?;
+    let snapshot = listed.snapshot;
+    if unknown && let Some(refusal) = guard::doubt(Some(&known), &snapshot, &root, sources)? {
+        return Err(refusal);
+    }
+    let names: Vec<&[u8]> = snapshot.messages().map(|m| m.unique()).collect();
+    let question = Question {
+        root: &root,
+        newcomers: &names,
+        // What popcore has announced otherwise is to be told of, and what it would because
+        // it has taken over, be it at a trial login.
+        previous: None,
+        gone: &Gone::Known(&[]),
+    };
+    let earlier = sources.ask(&question, None)?.earlier;
     let texts = |snapshot: &Snapshot| -> Vec<Vec<u8>> {
-        let write = |message: super::message::Message<'_>| {
-            let mut text = Vec::new();
-            message.uidl.write(message.unique(), &mut text);
-            text
-        };
-        snapshot.messages().map(write).collect()
+        snapshot.messages().map(|m| m.uidl_text()).collect()
     };
     let before: HashSet<Vec<u8>> = texts(&known).into_iter().collect();
     let announced = texts(&snapshot);
+    let taken: HashSet<&[u8]> = announced.iter().map(Vec::as_slice).collect();
     let mut planned = Vec::with_capacity(announced.len());
     for (message, uidl) in snapshot.messages().zip(&announced) {
         let unique = message.unique();
@@ -103,10 +126,12 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
                 earlier: found.text.to_vec(),
                 why: if before.contains(uidl) {
                     Loss::Announced
-                } else if super::uidl::is_announceable(&found.text) {
+                } else if !super::uidl::is_announceable(&found.text) {
+                    Loss::Unfit
+                } else if taken.contains(&*found.text) {
                     Loss::Shared
                 } else {
-                    Loss::Unfit
+                    Loss::TakenOver
                 },
             },
             None if before.contains(uidl) => Origin::Index,
@@ -123,14 +148,16 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
     Ok(planned)
 }
 
-/// What an index remembers, of which nothing is true any more but the unique-ids.
-fn recalled(asked: &Path, root: &Path, contents: &Contents<'_>) -> Snapshot {
+/// What an index remembers, of which nothing is true any more but the unique-ids, and
+/// which messages went.
+fn recalled<'a>(asked: &Path, root: &Path, contents: Contents<'a>) -> (Snapshot, Vec<Message<'a>>) {
     let knowledge = Knowledge {
         trust: contents.trust(),
         retired: contents.retired(),
         ..Knowledge::none()
     };
-    Snapshot::new(asked, root, knowledge, contents.table())
+    let (table, gone) = contents.into_parts();
+    (Snapshot::new(asked, root, knowledge, table), gone)
 }
 
 #[cfg(test)]
@@ -186,5 +213,42 @@ mod tests {
         let after = origins(&at, &sources);
         assert_eq!(after[0], ("1.kept".into(), lost("a", Loss::Announced)));
         assert_eq!(after[3], ("4.new".into(), Origin::Index));
+    }
+
+    #[test]
+    fn what_a_trial_login_took_over_too_soon_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for part in ["new", "cur"] {
+            fs::create_dir(folder.path().join(part)).expect("a folder");
+        }
+        let deliver = |name| fs::write(folder.path().join("new").join(name), "x\n");
+        let write = |rows: &str| fs::write(folder.path().join("dovecot-uidlist"), rows);
+        for name in ["1.kept", "2.early"] {
+            deliver(name).expect("a message");
+        }
+        write("3 V9 N2\n1 :1.kept\n").expect("a list");
+        let at = Location::beside(folder.path());
+        let sources = Sources::parse(["dovecot:%v.%u"]).expect("a source");
+        let maildrops = Maildrops::new(0).with_sources(sources.clone());
+        drop(maildrops.open(&at).expect("it opens"));
+        // The earlier server goes on.
+        deliver("3.later").expect("a message");
+        write("3 V9 N4\n1 :1.kept\n2 :2.early\n3 :3.later\n").expect("a list");
+        let lost = |earlier: &str, why| Origin::Lost {
+            earlier: earlier.into(),
+            why,
+        };
+        let expected = [
+            ("9.1".to_owned(), Origin::Earlier),
+            ("2.early".to_owned(), lost("9.2", Loss::Announced)),
+            ("3.later".to_owned(), lost("9.3", Loss::TakenOver)),
+        ];
+        assert_eq!(origins(&at, &sources), expected);
+        // As the message says.
+        for file in ["popcore.index", "popcore.cutoff"] {
+            fs::remove_file(folder.path().join(file)).expect("a file");
+        }
+        let origins = origins(&at, &sources);
+        assert!(origins.iter().all(|(_, origin)| *origin == Origin::Earlier));
     }
 }

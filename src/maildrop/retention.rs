@@ -3,7 +3,17 @@
 //! Days are counted, not seconds: that is all that EXPIRE can promise (RFC 2449,
 //! section 6.7), and two octets of a snapshot hold one. The day on which a message
 //! was fetched does not count, so it is kept for the days that were promised and for
-//! what was left of that one. What nobody has fetched is kept for ever.
+//! what was left of that one. What nobody has fetched is kept for ever: a rule that counts
+//! from the delivery would remove mail that no one has seen, which is not a POP3 server's
+//! to do, and whoever wants it has `find -mtime`.
+//!
+//! **A clock may be wrong**, above all that of a machine that has just started, and a year
+//! ahead all would be over. So nothing goes on the day on which a session first finds that it
+//! is to go: that day is noted in the index, and what was over by then goes with a session of
+//! a later day. A day that turns out to lie ahead is forgotten. The day is in the index alone; without
+//! it the time begins anew with the next retrieval, which errs on keeping. A clock that is
+//! behind at a retrieval is seen where it stands before the last change of the maildrop: then
+//! the time counts from that change.
 
 use std::error::Error;
 use std::fmt;
@@ -30,6 +40,11 @@ impl Day {
 
     pub(super) fn get(self) -> u16 {
         self.0.get()
+    }
+
+    /// When it is over.
+    pub(super) fn end(self) -> SystemTime {
+        UNIX_EPOCH + DAY * (u32::from(self.get()) + 1)
     }
 }
 

@@ -53,6 +53,7 @@ struct Slot {
 }
 
 /// One member, to look at.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
     pub(super) name: &'a [u8],
     pub(super) unique: &'a [u8],
@@ -73,12 +74,18 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    /// The roll that a snapshot remembers.
-    pub(super) fn recall(snapshot: &Snapshot) -> Self {
-        let mut roll = Self {
+    /// An empty one with room for as many messages as a snapshot has, of which what is not
+    /// used is never touched.
+    pub(super) fn with_room_of(snapshot: &Snapshot) -> Self {
+        Self {
             names: Vec::with_capacity(snapshot.names_len()),
             members: Vec::with_capacity(snapshot.len()),
-        };
+        }
+    }
+
+    /// The roll that a snapshot remembers.
+    pub(super) fn recall(snapshot: &Snapshot) -> Self {
+        let mut roll = Self::with_room_of(snapshot);
         for message in snapshot.messages() {
             roll.remember(&message);
         }

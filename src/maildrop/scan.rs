@@ -1,19 +1,6 @@
 //! Reading a maildrop into a snapshot. BLOCKING: for pool threads only.
 //!
-//! **The race.** Another program may rename messages while they are listed: from
-//! new/ to cur/, or to other flags. `readdir` then may show a message twice or
-//! not at all, and a client that is not shown a message believes that it is gone.
-//! So a listing counts as whole only if both directories carried the same stamps
-//! before and after it, and if those were old enough to prove it; on a stamp too
-//! young for that, two listings in a row must agree. Otherwise the maildrop is
-//! listed again and the listings are laid over each other: nobody who was seen
-//! leaves, nor anybody whom the snapshot before knew, until a whole listing does
-//! not show them. A maildrop that never stands still is taken as it is after
-//! [`limits::QUIET_LISTINGS`] in a row that brought nothing new. The error that
-//! is left is a message too many, which answers `-ERR` when it is fetched.
-//!
-//! A directory whose stamp is that of the snapshot before, and was old enough then,
-//! is not listed: a delivery into new/ costs nothing for what is in cur/.
+//! How listings that race with renames are believed is told in [`survey`](super::survey).
 //!
 //! **Facts.** The octets of a message are counted by reading its file once; a
 //! later scan believes them if unique name and inode are the same. Size and time
@@ -35,23 +22,24 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::announce::{self, Digest};
-use super::earlier::{Earlier, Sources};
+use super::earlier::{Answer, Change, Cutoffs, Earlier, Question, Sources};
 use super::error::{Attempt, Cause, OpenError};
 use super::index::{Contents, Index};
-use super::listing::{self, Buffers, Folders, Root};
+use super::listing::{self, Buffers, Root};
 use super::message::{Facts, Message, Trust};
-use super::name::{Moment, Name};
+use super::name::Moment;
 use super::roll::{Measured, Roll};
 use super::snapshot::{Folder, Knowledge, Snapshot};
 use super::stamps::{self, Stamps, Standing, Time};
+use super::survey::{Disk, Ground as _, Look, Patience, Survey, Surveyed};
 use crate::limits;
 use crate::proto::MessageNumber;
 
@@ -102,7 +90,8 @@ pub(super) fn open_canonical(
     match Root::open(root)? {
         Some(opened) => {
             let (sources, gone) = (Sources::name(), Gone::Known(&[]));
-            list(asked, &opened, previous, &sources, Reading::New, &gone)
+            let listed = list(asked, &opened, previous, &sources, Reading::New, &gone)?;
+            Ok(listed.snapshot)
         }
         None => Ok(absent(asked, root)),
     }
@@ -131,6 +120,13 @@ pub(super) enum Reading {
     All,
 }
 
+/// What a listing found.
+pub(super) struct Listed {
+    pub(super) snapshot: Snapshot,
+    /// To be kept in the maildrop before any of it is announced, if anything.
+    pub(super) change: Option<Change>,
+}
+
 /// Lists a maildrop, of which `previous` is what was known before, and asks the
 /// sources how those that are new were announced.
 pub(super) fn list(
@@ -140,43 +136,77 @@ pub(super) fn list(
     sources: &Sources,
     reading: Reading,
     gone: &Gone<'_>,
-) -> Result<Snapshot, OpenError> {
-    let mut scan = Scan::new(root, previous, Buffers::new());
-    if reading == Reading::All {
-        scan.roll.forget_facts();
-        scan.trust = Trust::Wrong;
-    }
-    let mut scanned = scan.run()?;
-    if reading == Reading::All {
-        scanned.trust = Trust::Untested;
-    }
+) -> Result<Listed, OpenError> {
+    let disk = Disk::new(root, Buffers::new());
+    let survey = Survey::new(root, disk, previous);
+    let mut surveyed = match reading {
+        Reading::New => survey.run()?,
+        Reading::All => Surveyed {
+            trust: Trust::Untested,
+            ..survey.reading_all().run()?
+        },
+    };
     let before = previous.map(|snapshot| &*snapshot.knowledge().retired);
     let mut retired = before.unwrap_or_default().to_vec();
-    scanned.roll.keep_measured();
-    if scanned.roll.newcomers().next().is_some() {
-        let earlier = sources.ask(root, scanned.roll.newcomers())?;
-        introduce(&mut scanned.roll, previous, &earlier, &retired, gone)?;
+    surveyed.roll.keep_measured();
+    let mut change = None;
+    if surveyed.roll.newcomers().next().is_some() {
+        let since = previous.and_then(|previous| previous.knowledge().newest);
+        let meanwhile = since.zip(surveyed.newest).and_then(between);
+        let answer = ask(root, sources, &surveyed.roll, previous, gone)?;
+        introduce(
+            &mut surveyed.roll,
+            surveyed.beside,
+            previous,
+            &answer.earlier,
+            &retired,
+            gone,
+            meanwhile.as_ref(),
+        )?;
+        change = answer.change;
     }
-    retired.extend(
-        previous
-            .into_iter()
-            .flat_map(|previous| announce::retire(previous, &scanned.roll)),
-    );
+    if let (Some(previous), None) = (previous, surveyed.beside) {
+        retired.extend(announce::retire(previous, &surveyed.roll));
+    }
     let most = limits::RETIRED_UNIQUE_IDS;
     retired.drain(..retired.len().saturating_sub(most));
     let knowledge = Knowledge {
-        standing: scanned.standing,
-        trust: scanned.trust,
-        newest: scanned.newest,
+        standing: surveyed.standing,
+        trust: surveyed.trust,
+        newest: surveyed.newest,
+        due: previous.and_then(|previous| previous.knowledge().due),
         retired: retired.into(),
         ..Knowledge::none()
     };
-    Ok(Snapshot::assemble(
-        asked,
-        root.path(),
-        knowledge,
-        scanned.roll,
-    ))
+    let snapshot = surveyed.snapshot(asked, root.path(), knowledge);
+    Ok(Listed { snapshot, change })
+}
+
+/// Asks the sources about who is new.
+fn ask(
+    root: &Root,
+    sources: &Sources,
+    roll: &Roll,
+    previous: Option<&Snapshot>,
+    gone: &Gone<'_>,
+) -> Result<Answer, OpenError> {
+    let newcomers: Vec<&[u8]> = roll.newcomers().collect();
+    let question = Question {
+        root,
+        newcomers: &newcomers,
+        previous,
+        gone,
+    };
+    let kept = if sources.are_names() {
+        None
+    } else {
+        Cutoffs::read(root)?.or_warn(root)
+    };
+    sources.ask(&question, kept.as_ref())
+}
+
+fn is_named_in(meanwhile: Option<&RangeInclusive<u64>>, unique: &[u8]) -> bool {
+    meanwhile.is_some_and(|span| span.contains(&Moment::of(unique).seconds))
 }
 
 /// Messages that are gone, as far as the index remembers them.
@@ -188,24 +218,50 @@ pub(super) enum Gone<'a> {
     Unread(&'a Index),
 }
 
+/// How a message that went was announced.
+pub(super) struct Former {
+    pub(super) unique: Vec<u8>,
+    /// Its unique-id.
+    pub(super) told: Vec<u8>,
+}
+
+impl Gone<'_> {
+    /// How they were announced.
+    pub(super) fn announced(&self) -> Result<Vec<Former>, OpenError> {
+        let former = |message: &Message<'_>| Former {
+            unique: message.unique().to_vec(),
+            told: message.uidl_text(),
+        };
+        let announced = |gone: &[Message<'_>]| gone.iter().map(former).collect();
+        Ok(match self {
+            Self::Known(messages) => announced(messages),
+            Self::Unread(index) => announced(Contents::read(&index.octets()?).gone()),
+        })
+    }
+}
+
+/// The seconds after one listing and up to another.
+fn between((listed, now): (Time, Time)) -> Option<RangeInclusive<u64>> {
+    let first = u64::try_from(listed.0).ok()?.checked_add(1)?;
+    Some(first..=u64::try_from(now.0).ok()?)
+}
+
 /// Announces who is new.
 ///
 /// Most mail that comes bears the time of its delivery in its name, and what was
 /// named after the last listing was announced by none. So the index is read for
-/// others alone, and for those that an earlier server is said to have announced.
+/// others alone, for those that are named after a time that is still to come, and for
+/// those that an earlier server is said to have announced.
 fn introduce(
     roll: &mut Roll,
+    beside: Option<&Snapshot>,
     previous: Option<&Snapshot>,
     earlier: &Earlier,
     retired: &[Digest],
     gone: &Gone<'_>,
+    meanwhile: Option<&RangeInclusive<u64>>,
 ) -> Result<(), OpenError> {
-    let listed = previous.and_then(|previous| previous.knowledge().newest);
-    let seconds = listed.and_then(|listed| u64::try_from(listed.0).ok());
-    let is_fresh = |unique: &[u8]| {
-        let named = Moment::of(unique).seconds;
-        seconds.is_some_and(|listed| named > listed) && earlier.get(unique).is_none()
-    };
+    let is_fresh = |unique: &[u8]| is_named_in(meanwhile, unique) && earlier.get(unique).is_none();
     let octets = match gone {
         Gone::Unread(index) if !roll.newcomers().all(is_fresh) => index.octets()?,
         Gone::Unread(_) | Gone::Known(_) => Vec::new(),
@@ -219,177 +275,8 @@ fn introduce(
     let namesakes = previous.into_iter().flat_map(Snapshot::messages);
     let namesakes = namesakes.filter(|message| names.contains(message.unique()));
     let former: Vec<Message<'_>> = remembered.iter().copied().chain(namesakes).collect();
-    announce::announce(roll, earlier, &former, retired);
+    announce::announce(roll, beside, earlier, &former, retired);
     Ok(())
-}
-
-/// How far one listing can be believed.
-enum Verdict {
-    /// Whole, and its stamps show every later change.
-    Settled(Standing),
-    /// Both stamps agree and are too young to prove it.
-    Young(Stamps, Standing),
-    /// Something changed meanwhile.
-    Torn,
-}
-
-struct Scan<'a> {
-    root: &'a Root,
-    roll: Roll,
-    /// What the snapshot before was worth.
-    before: Standing,
-    trust: Trust,
-    local: bool,
-    buffers: Buffers,
-    /// When the directories had last changed, at the last listing.
-    newest: Option<Time>,
-    /// Listings made so far.
-    listings: u32,
-    /// Those in a row that brought nothing new.
-    quiet: u32,
-    /// The last listing's stamps, if they agreed and were young.
-    young: Option<Stamps>,
-}
-
-/// What a scan found.
-struct Scanned {
-    roll: Roll,
-    standing: Standing,
-    trust: Trust,
-    newest: Option<Time>,
-}
-
-impl<'a> Scan<'a> {
-    fn new(root: &'a Root, previous: Option<&Snapshot>, buffers: Buffers) -> Self {
-        let knowledge = previous.map(Snapshot::knowledge);
-        Self {
-            root,
-            roll: previous.map(Roll::recall).unwrap_or_default(),
-            before: knowledge.map_or(Standing::Unsettled, |known| known.standing),
-            trust: knowledge.map_or(Trust::Untested, |known| known.trust),
-            local: stamps::is_local(root.path()),
-            buffers,
-            newest: None,
-            listings: 0,
-            quiet: 0,
-            young: None,
-        }
-    }
-
-    /// Lists until the listings can be believed. The stamps are those to check
-    /// later, if any are worth it.
-    fn run(mut self) -> Result<Scanned, OpenError> {
-        loop {
-            let (whole_since, standing) = match self.pass()? {
-                Verdict::Settled(standing) => {
-                    self.young = None;
-                    (Some(self.listings), standing)
-                }
-                Verdict::Young(stamps, standing) => {
-                    let agreed = self.young.replace(stamps) == Some(stamps);
-                    (agreed.then_some(self.listings - 1), standing)
-                }
-                Verdict::Torn => {
-                    self.young = None;
-                    (None, Standing::Unsettled)
-                }
-            };
-            if let Some(since) = whole_since {
-                self.roll.keep_seen_since(since);
-                if self.roll.unmeasured_since(0) == 0 {
-                    return Ok(self.end(standing));
-                }
-            }
-            if self.quiet >= limits::QUIET_LISTINGS || self.listings >= limits::LISTINGS {
-                let recent = self.listings.saturating_sub(self.quiet);
-                if self.roll.unmeasured_since(recent) > 0 {
-                    return Err(OpenError::of(self.root.path(), Cause::Restless));
-                }
-                return Ok(self.end(Standing::Unsettled));
-            }
-        }
-    }
-
-    fn end(self, standing: Standing) -> Scanned {
-        Scanned {
-            roll: self.roll,
-            standing,
-            trust: self.trust,
-            newest: self.newest,
-        }
-    }
-
-    /// One listing, laid over what is known, and a reading of who is new.
-    fn pass(&mut self) -> Result<Verdict, OpenError> {
-        self.listings += 1;
-        let now = SystemTime::now();
-        let before = self.root.stamps()?;
-        self.newest = before.newest();
-        let folders = self.root.folders()?;
-        let held = |folder: Folder| self.before.holds(folder, &before);
-        let mut listed =
-            folders.list_those(self.root.path(), &mut self.buffers, |folder| !held(folder))?;
-        let after = self.root.stamps()?;
-        for folder in [Folder::New, Folder::Cur] {
-            if held(folder) {
-                self.roll.mark_unchanged(folder, self.listings);
-            }
-        }
-        listed.mark_seen(self.listings);
-        listed.sort();
-        let (roll, new) = std::mem::take(&mut self.roll).lay_over(listed);
-        self.roll = roll;
-        let measured = self.measure(&folders)?;
-        // Who was seen and was gone when it was to be opened has another name by now.
-        let renamed = self.roll.unmeasured_since(self.listings);
-        self.quiet = if new + measured + renamed > 0 {
-            0
-        } else {
-            self.quiet + 1
-        };
-        let standing = Standing::of(before, now, self.local);
-        Ok(if before != after {
-            Verdict::Torn
-        } else if matches!(standing, Standing::Settled { .. }) {
-            Verdict::Settled(standing)
-        } else {
-            Verdict::Young(before, standing)
-        })
-    }
-
-    fn measure(&mut self, folders: &Folders) -> Result<usize, OpenError> {
-        let (root, buffers, trust) = (self.root.path(), &mut self.buffers, &mut self.trust);
-        self.roll.measure_with(|folder, name| {
-            let Some(fd) = folders.fd(folder) else {
-                return Ok(Measured::Vanished);
-            };
-            let stated = Name::parse(name).and_then(|name| stated(&name));
-            if let (Some(facts), Trust::Right) = (stated, *trust) {
-                return Ok(Measured::Facts(facts));
-            }
-            let measured = listing::measure(fd, name, buffers).map_err(|(attempt, errno)| {
-                let path = root.join(folder.name()).join(OsStr::from_bytes(name));
-                OpenError::system(attempt, &path, errno)
-            })?;
-            if let (Some(stated), Measured::Facts(counted)) = (stated, measured)
-                && *trust == Trust::Untested
-            {
-                let right = (stated.octets, stated.stored) == (counted.octets, counted.stored);
-                *trust = if right { Trust::Right } else { Trust::Wrong };
-            }
-            Ok(measured)
-        })
-    }
-}
-
-/// The sizes that a name states, if it states both.
-fn stated(name: &Name<'_>) -> Option<Facts> {
-    Some(Facts {
-        octets: name.stated_octets()?,
-        stored: name.stated_size()?,
-        verbatim: false,
-        sum: None,
-    })
 }
 
 /// Opens the file of a message that is not under its name any more: another
@@ -409,21 +296,28 @@ pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<Owne
     let Some(root) = Root::open(snapshot.root())? else {
         return Ok(None);
     };
-    let mut buffers = Buffers::new();
+    let mut disk = Disk::new(&root, Buffers::new());
+    let mut patience = Patience::new();
     let (mut listings, mut unseen) = (0, 0);
     while unseen < limits::QUIET_LISTINGS {
         if listings == limits::LISTINGS {
             return Err(OpenError::of(root.path(), Cause::Restless));
         }
         listings += 1;
-        let now = SystemTime::now();
-        let before = root.stamps()?;
-        let folders = root.folders()?;
-        let listed = folders.list(root.path(), &mut buffers)?;
+        // It is mostly there, and to find it proves nothing else.
+        let look = match unseen {
+            0 => Look::now(&mut disk)?,
+            _ => patience.look(&mut disk)?,
+        };
+        disk.open()?;
+        let mut listed = Roll::default();
+        for folder in [Folder::New, Folder::Cur] {
+            disk.list(folder, &mut listed)?;
+        }
         let mut members = listed.members();
         let found = members.find(|m| m.inode == inode && m.unique == unique);
-        let Some((fd, found)) = found.and_then(|m| Some((folders.fd(m.folder)?, m))) else {
-            if before == root.stamps()? && before.are_settled(now) {
+        let Some((fd, found)) = found.and_then(|m| Some((disk.folders().fd(m.folder)?, m))) else {
+            if look.holds(&mut disk)? {
                 break;
             }
             unseen += 1;

@@ -9,9 +9,9 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::aside::move_beside;
 use super::listing::Root;
 use super::message;
 use super::snapshot::{Folder, Snapshot};
@@ -39,8 +39,8 @@ pub(super) fn mark_seen(snapshot: &Snapshot, messages: impl IntoIterator<Item = 
         let (Some(from), Some(to)) = (folders.fd(folder), folders.fd(Folder::Cur)) else {
             continue;
         };
-        // NOREPLACE: two messages of one unique name stay two.
-        match renameat_with(from, name, to, &*marked, RenameFlags::NOREPLACE) {
+        // Two messages of one unique name stay two.
+        match move_beside(from, name, to, &marked) {
             Ok(()) | Err(Errno::NOENT | Errno::EXIST) => {}
             Err(errno) => {
                 let path = root

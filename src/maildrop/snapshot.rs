@@ -1,23 +1,4 @@
-//! The messages that a session sees: an immutable table, shared by all who ask.
-//!
-//! Layout: one array of 25-octet entries and one buffer with all names end to
-//! end, each followed by its packed unique-id, so that a message with a name of 50
-//! octets and the unique-id of a Dovecot takes 83, and 100,000 of them are two
-//! allocations. An entry is packed and read by copying its fields:
-//!
-//! | octets | field | who needs it |
-//! | --- | --- | --- |
-//! | 8 | inode | the next scan: is this known name still that file? |
-//! | 4 | octets on the wire | STAT, LIST, the header of RETR |
-//! | 4 | octets in the file | RETR: how to send it, and whether the file was rewritten; the index |
-//! | 4 | end of name and unique-id in the buffer | their start is the end of the entry before |
-//! | 4 | sum of the file, if it was read | a listing: is a file that took this name the same message? |
-//! | 1 | marks: in cur/; sendable as stored; sizes from the name; large; spelling of the unique-id | |
-//!
-//! A message of 4 GiB and more has its sizes in a table of its own. So have the
-//! places in the order of an earlier server, four octets each, where a maildrop
-//! has such an order. Columns of their own instead of entries would make LIST
-//! denser, and every other access three cache misses.
+//! The messages that a session sees: an immutable [`Table`], shared by all who ask.
 //!
 //! Invariants: entries are in message order; no two UIDLs are equal; the total is
 //! the sum of all octets.
@@ -34,9 +15,9 @@ use super::index::Position;
 use super::lock::LockPlace;
 use super::message::{self, Facts, Message, Trust};
 use super::retention::Day;
-use super::roll::Roll;
-use super::stamps::{Standing, Time};
-use super::uidl::{Form, Packed};
+use super::roll::{Roll, View};
+use super::stamps::{self, Standing, Time};
+use super::table::Table;
 use crate::proto::{MessageNumber, Octets};
 
 /// Which of a maildrop's directories a message lies in.
@@ -81,187 +62,6 @@ impl StoredForm {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-#[repr(C, packed)]
-struct Entry {
-    inode: u64,
-    octets: u32,
-    stored: u32,
-    end: u32,
-    sum: u32,
-    marks: u8,
-}
-
-const _: () = assert!(size_of::<Entry>() == 25);
-
-const IN_CUR: u8 = 1;
-const VERBATIM: u8 = 1 << 1;
-const STATED: u8 = 1 << 2;
-/// The sizes stand in `large`.
-const LARGE: u8 = 1 << 3;
-/// The spelling of the unique-id takes the bits from here on.
-const FORM: u32 = 4;
-
-impl Entry {
-    fn form(self) -> Form {
-        Form::from_bits(self.marks >> FORM).expect("only forms are stored")
-    }
-
-    fn folder(self) -> Folder {
-        if self.marks & IN_CUR == 0 {
-            Folder::New
-        } else {
-            Folder::Cur
-        }
-    }
-}
-
-/// Sizes that 32 bits do not hold.
-#[derive(Clone, Copy, Debug)]
-struct Large {
-    index: u32,
-    octets: u64,
-    stored: u64,
-}
-
-/// The messages themselves, while they are laid out and after that.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    entries: Vec<Entry>,
-    names: Vec<u8>,
-    /// Of the first messages, those that have one.
-    ranks: Vec<u32>,
-    /// As far as the last that was retrieved, where that is of interest.
-    retrieved: Vec<Option<Day>>,
-    /// The first day of those.
-    first_retrieved: Option<Day>,
-    large: Vec<Large>,
-    total: u64,
-}
-
-impl Table {
-    pub(super) fn with_capacity(messages: usize, names: usize) -> Self {
-        Self {
-            entries: Vec::with_capacity(messages),
-            names: Vec::with_capacity(names),
-            ..Self::default()
-        }
-    }
-
-    /// Appends a message, which comes behind all that were appended before.
-    pub(super) fn push(&mut self, message: &Message<'_>) {
-        let facts = message.facts;
-        let mark = |set: bool, mark: u8| if set { mark } else { 0 };
-        let sizes = (u32::try_from(facts.octets), u32::try_from(facts.stored));
-        let (octets, stored, large) = match sizes {
-            (Ok(octets), Ok(stored)) => (octets, stored, false),
-            _ => (0, 0, true),
-        };
-        if large {
-            self.large.push(Large {
-                index: u32::try_from(self.entries.len()).expect("bounded by limits"),
-                octets: facts.octets,
-                stored: facts.stored,
-            });
-        }
-        // Ranked ones come first; one that does not is as good without its rank.
-        if let Some(rank) = message.rank
-            && self.ranks.len() == self.entries.len()
-        {
-            self.ranks.push(rank);
-        }
-        if let Some(day) = message.retrieved {
-            self.retrieved.resize(self.entries.len(), None);
-            self.retrieved.push(Some(day));
-            let first = self.first_retrieved.unwrap_or(day);
-            self.first_retrieved = Some(first.min(day));
-        }
-        self.names.extend_from_slice(message.name);
-        let uidl = message.uidl.octets();
-        self.names.extend_from_slice(uidl);
-        if message.uidl.form() == Form::Text {
-            self.names
-                .push(u8::try_from(uidl.len()).expect("a unique-id is bounded"));
-        }
-        self.total = self.total.saturating_add(facts.octets);
-        self.entries.push(Entry {
-            inode: message.inode,
-            octets,
-            stored,
-            end: u32::try_from(self.names.len()).expect("bounded by limits"),
-            sum: facts.sum.unwrap_or_default(),
-            marks: mark(message.folder == Folder::Cur, IN_CUR)
-                | mark(facts.verbatim, VERBATIM)
-                | mark(facts.are_stated(), STATED)
-                | mark(large, LARGE)
-                | message.uidl.form().to_bits() << FORM,
-        });
-    }
-
-    fn trim(&mut self) {
-        self.entries.shrink_to_fit();
-        self.names.shrink_to_fit();
-        self.ranks.shrink_to_fit();
-        self.retrieved.shrink_to_fit();
-        self.large.shrink_to_fit();
-    }
-
-    fn memory(&self) -> usize {
-        size_of_val(&*self.entries)
-            + size_of_val(&*self.names)
-            + size_of_val(&*self.ranks)
-            + size_of_val(&*self.retrieved)
-            + size_of_val(&*self.large)
-    }
-
-    /// Name and packed unique-id.
-    fn texts(&self, index: usize) -> (&[u8], Packed<'_>) {
-        let end = |index: usize| self.entries[index].end as usize;
-        let start = index.checked_sub(1).map_or(0, end);
-        let both = &self.names[start..end(index)];
-        let form = self.entries[index].form();
-        let (both, len) = if let Some(len) = form.packed_len() {
-            (both, len)
-        } else {
-            let (len, both) = both.split_last().expect("the length of a text");
-            (both, usize::from(*len))
-        };
-        let (name, octets) = both.split_at(both.len() - len);
-        (name, Packed::new(form, octets).expect("it was packed"))
-    }
-
-    fn sizes(&self, index: usize) -> (u64, u64) {
-        let entry = self.entries[index];
-        if entry.marks & LARGE == 0 {
-            return (entry.octets.into(), entry.stored.into());
-        }
-        let own = |large: &Large| large.index as usize;
-        let at = self.large.binary_search_by_key(&index, own);
-        let large = self.large[at.expect("a marked entry has its sizes")];
-        (large.octets, large.stored)
-    }
-
-    fn message(&self, index: usize) -> Message<'_> {
-        let entry = self.entries[index];
-        let (name, uidl) = self.texts(index);
-        let (octets, stored) = self.sizes(index);
-        Message {
-            name,
-            folder: entry.folder(),
-            inode: entry.inode,
-            facts: Facts {
-                octets,
-                stored,
-                verbatim: entry.marks & VERBATIM != 0,
-                sum: (entry.marks & STATED == 0).then_some(entry.sum),
-            },
-            rank: self.ranks.get(index).copied(),
-            uidl,
-            retrieved: self.retrieved.get(index).copied().flatten(),
-        }
-    }
-}
-
 /// The messages of one maildrop at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -282,6 +82,8 @@ pub(super) struct Knowledge {
     pub(super) trust: Trust,
     /// When its directories had last changed by then, in their own clock.
     pub(super) newest: Option<Time>,
+    /// The day on which a session found that something was to go by itself.
+    pub(super) due: Option<Day>,
     /// Digests that were announced and are not to be announced again.
     pub(super) retired: Box<[Digest]>,
     /// What the index held when it was last read or written; `None` where it did
@@ -294,6 +96,8 @@ pub(super) struct Knowledge {
     /// When the oldest message that is kept aside was deleted, as far as that is of
     /// interest.
     pub(super) aside: Option<SystemTime>,
+    /// It is known to lie on a file system of this machine.
+    pub(super) local: bool,
 }
 
 impl Knowledge {
@@ -302,11 +106,13 @@ impl Knowledge {
             standing: Standing::Unsettled,
             trust: Trust::Untested,
             newest: None,
+            due: None,
             retired: Box::default(),
             index: None,
             elsewhere: None,
             lock: LockPlace::default(),
             aside: None,
+            local: false,
         }
     }
 }
@@ -323,17 +129,17 @@ impl Snapshot {
 
     /// How many messages there are.
     pub fn len(&self) -> usize {
-        self.table.entries.len()
+        self.table.len()
     }
 
     /// Whether there is no message.
     pub fn is_empty(&self) -> bool {
-        self.table.entries.is_empty()
+        self.table.len() == 0
     }
 
     /// The octets of all messages together, as STAT tells them.
     pub fn total(&self) -> Octets {
-        Octets::new(self.table.total)
+        Octets::new(self.table.total())
     }
 
     /// A message's octets as LIST tells them; `None` where there is no such
@@ -352,14 +158,14 @@ impl Snapshot {
 
     /// What has to be done to a message's octets before they are sent.
     pub fn as_stored(&self, message: MessageNumber) -> Option<StoredForm> {
-        let entry = self.entry(message)?;
-        Some(StoredForm::of(entry.marks & VERBATIM != 0))
+        let verbatim = self.table.is_verbatim(self.index_of(message)?);
+        Some(StoredForm::of(verbatim))
     }
 
     /// Whether a message's sizes are those that its file's name states, and its
     /// file has not been read.
     pub fn is_stated(&self, message: MessageNumber) -> Option<bool> {
-        self.entry(message).map(|entry| entry.marks & STATED != 0)
+        Some(self.table.is_stated(self.index_of(message)?))
     }
 
     /// Appends a message's unique-id: 1 to [`UNIQUE_ID`](crate::limits::UNIQUE_ID)
@@ -383,12 +189,12 @@ impl Snapshot {
 
     /// Which directory held the message when the maildrop was listed.
     pub fn folder(&self, message: MessageNumber) -> Option<Folder> {
-        self.entry(message).map(Entry::folder)
+        Some(self.table.folder(self.index_of(message)?))
     }
 
     /// The inode of the message's file, as the directory told it.
     pub fn inode(&self, message: MessageNumber) -> Option<u64> {
-        self.entry(message).map(|entry| entry.inode)
+        Some(self.table.inode(self.index_of(message)?))
     }
 
     /// The absolute, canonical path of a message's file.
@@ -423,6 +229,11 @@ impl Snapshot {
         self.knowledge.standing
     }
 
+    /// Whether the maildrop is known to lie on a file system of this machine.
+    pub fn is_local(&self) -> bool {
+        self.knowledge.local
+    }
+
     /// Memory that the snapshot takes, in octets.
     pub fn memory(&self) -> usize {
         size_of::<Self>()
@@ -435,17 +246,27 @@ impl Snapshot {
     /// The day on which the first of its messages was fetched, of those days that
     /// are of interest.
     pub(super) fn first_retrieved(&self) -> Option<Day> {
-        self.table.first_retrieved
+        self.table.first_retrieved()
     }
 
     /// Octets of all names and unique-ids.
     pub(super) fn names_len(&self) -> usize {
-        self.table.names.len()
+        self.table.names_len()
     }
 
     /// Everything that is known of the messages, in their order.
     pub(super) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
-        (0..self.len()).map(|index| self.table.message(index))
+        self.table.messages()
+    }
+
+    /// The same from that one on, counted from 0.
+    pub(super) fn messages_from(&self, first: usize) -> impl Iterator<Item = Message<'_>> {
+        self.table.messages_from(first)
+    }
+
+    /// How many messages both begin with that are the same in every respect.
+    pub(super) fn beginning_shared_with(&self, other: &Self) -> usize {
+        self.table.beginning_shared_with(&other.table)
     }
 
     /// Everything that is known of one.
@@ -465,20 +286,34 @@ impl Snapshot {
         mut roll: Roll,
     ) -> Self {
         roll.keep_measured();
-        announce::announce(&mut roll, &Earlier::default(), &[], &knowledge.retired);
+        announce::announce(
+            &mut roll,
+            None,
+            &Earlier::default(),
+            &[],
+            &knowledge.retired,
+        );
         let mut table = Table::with_capacity(roll.len(), roll.names_len());
         for member in roll.in_order() {
-            table.push(&Message {
-                name: member.name,
-                folder: member.folder,
-                inode: member.inode,
-                facts: member.facts.expect("only measured ones were kept"),
-                rank: member.rank,
-                retrieved: member.retrieved,
-                uidl: member.uidl.expect("all were announced"),
-            });
+            table.push(&laid_out(member));
         }
         Self::new(asked, root, knowledge, table)
+    }
+
+    /// The same of what arrived beside the messages of `known`, all of which are there as
+    /// they were. Messages without facts are left out.
+    pub(super) fn extend(
+        known: &Self,
+        asked: &Path,
+        root: &Path,
+        knowledge: Knowledge,
+        mut roll: Roll,
+    ) -> Self {
+        roll.keep_measured();
+        let (none, retired) = (Earlier::default(), &knowledge.retired);
+        announce::announce(&mut roll, Some(known), &none, &[], retired);
+        let arrived: Vec<Message<'_>> = roll.in_order().map(laid_out).collect();
+        Self::new(asked, root, knowledge, known.table.with(&arrived))
     }
 
     pub(super) fn new(asked: &Path, root: &Path, knowledge: Knowledge, mut table: Table) -> Self {
@@ -502,10 +337,15 @@ impl Snapshot {
         self
     }
 
-    /// The same, with the places of its index, unless beside it, and of its lock.
+    /// The same, with the places of its index, unless beside it, and of its lock,
+    /// and whether all of it is on this machine. BLOCKING.
     pub(super) fn with_places(mut self, index: Option<Arc<Path>>, lock: LockPlace) -> Self {
         self.knowledge.elsewhere = index;
         self.knowledge.lock = lock;
+        self.knowledge.local = match self.standing() {
+            Standing::Settled { local, .. } => local,
+            Standing::Partly { .. } | Standing::Unsettled => stamps::is_local(self.root()),
+        };
         self
     }
 
@@ -518,9 +358,18 @@ impl Snapshot {
     fn index_of(&self, message: MessageNumber) -> Option<usize> {
         Some(message.index()).filter(|index| *index < self.len())
     }
+}
 
-    fn entry(&self, message: MessageNumber) -> Option<Entry> {
-        self.table.entries.get(message.index()).copied()
+/// A member of a roll that was measured and announced.
+fn laid_out(member: View<'_>) -> Message<'_> {
+    Message {
+        name: member.name,
+        folder: member.folder,
+        inode: member.inode,
+        facts: member.facts.expect("only measured ones were kept"),
+        rank: member.rank,
+        retrieved: member.retrieved,
+        uidl: member.uidl.expect("all were announced"),
     }
 }
 

@@ -7,14 +7,23 @@
 //! because nothing can set it back: rsync and backup tools restore the latter.
 //!
 //! **Trust.** A clock that ticks every few milliseconds gives two changes in one
-//! tick the same time, so a stamp taken within [`GRAIN`] of its own time proves
-//! nothing: a later change may leave it as it is. A listing made on such a stamp
-//! serves its session and is never called fresh ([`Standing::Unsettled`]); where
-//! only one of the two is young, the other need not be listed again
-//! ([`Standing::Partly`]). Where
-//! a time has no nanoseconds the file system is taken to keep whole seconds, and
-//! the bound is [`COARSE_GRAIN`]. A file server's clock that runs behind ours by
-//! more than that is not seen through.
+//! tick the same time, so a stamp proves nothing until the clock that made it has
+//! moved on: a later change may leave it as it is. On a local file system that clock
+//! is this kernel's, which can be read (`CLOCK_REALTIME_COARSE`), so it is known to
+//! the tick. Elsewhere a stamp is believed at the age of [`GRAIN`], for the clocks
+//! of file servers; one that runs behind ours by more than that is not seen through.
+//! Where a time has no nanoseconds the file system is taken to keep whole seconds, and
+//! the bound is [`COARSE_GRAIN`].
+//!
+//! A listing made on a younger stamp serves its session and is never called fresh
+//! ([`Standing::Unsettled`]); where only one of the two is young, the other need not
+//! be listed again ([`Standing::Partly`]). How to wait for a stamp's time is
+//! [`survey`](super::survey)'s affair.
+//!
+//! Rejected: to tell by the kernel's version that there is nothing to wait for. From
+//! Linux 6.13 on a change behind a look at the stamp gets another time in any case, on
+//! ext4, xfs, btrfs and tmpfs, and not on an ext3 of the same driver and the same number
+//! in `statfs(2)`. What could be saved is a part of a tick, where mail has come just then.
 //!
 //! **Waiting.** The check runs on a shard and must never wait. `RESOLVE_CACHED`
 //! makes the open give up where a name is not in the kernel's cache, and
@@ -29,20 +38,25 @@
 //! cost a million descriptors and the knowledge of a replaced directory.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::snapshot::{Folder, Snapshot};
 
-/// Age at which a stamp is believed. The kernel's tick is 10 ms at most; the rest
-/// is for clocks of file servers.
-pub(super) const GRAIN: Duration = Duration::from_millis(100);
+/// The longest that a kernel's clock stands still: its slowest tick (`CONFIG_HZ=100`;
+/// the others that kernel/Kconfig.hz offers are 250, 300 and 1000).
+pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// The same where times are whole seconds; two, because FAT counts in twos.
-pub(super) const COARSE_GRAIN: Duration = Duration::from_secs(2);
+/// Age at which a stamp of another machine is believed: a tick of its, and the rest
+/// for the difference of the clocks, which NTP keeps below that.
+const GRAIN: Duration = Duration::from_millis(100);
+
+/// The same wherever times are whole seconds; two, because FAT counts in twos.
+const COARSE_GRAIN: Duration = Duration::from_secs(2);
 
 /// One directory's identity and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +71,34 @@ struct Stamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Time(pub(super) i64, pub(super) u32);
 
+/// What a clock says that stamps are held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The one that gives the stamps their times: a later change gets this or more.
+    Own(Time),
+    /// Ours, beside another machine's stamps.
+    Foreign(Time),
+}
+
+impl Reading {
+    /// For the stamps of a local file system, or of another one.
+    pub(super) fn now(local: bool) -> Self {
+        let read = |clock| {
+            let now = clock_gettime(clock);
+            Time(now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or_default())
+        };
+        if local {
+            Self::Own(read(ClockId::RealtimeCoarse))
+        } else {
+            Self::Foreign(read(ClockId::Realtime))
+        }
+    }
+
+    fn is_local(self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+}
+
 impl Stamp {
     fn of(stat: &Statx) -> Self {
         let time = |at: &fs::StatxTimestamp| Time(at.tv_sec, at.tv_nsec);
@@ -68,15 +110,33 @@ impl Stamp {
         }
     }
 
-    fn is_settled(&self, now: SystemTime) -> bool {
+    /// Whether every change behind this reading gives another stamp.
+    fn is_settled(&self, now: Reading) -> bool {
         let latest = self.modified.max(self.changed);
-        let coarse = self.modified.1 == 0 && self.changed.1 == 0;
-        let grain = if coarse { COARSE_GRAIN } else { GRAIN };
-        let Ok(seconds) = u64::try_from(latest.0) else {
-            return true;
+        let (at, grain) = match now {
+            Reading::Own(at) | Reading::Foreign(at) if self.is_coarse() => (at, COARSE_GRAIN),
+            Reading::Own(at) => return at > latest,
+            Reading::Foreign(at) => (at, GRAIN),
         };
-        let at = SystemTime::UNIX_EPOCH + Duration::new(seconds, latest.1);
-        now.duration_since(at).is_ok_and(|age| age >= grain)
+        at >= latest.after(grain)
+    }
+
+    /// Whether the file system seems to keep whole seconds.
+    fn is_coarse(&self) -> bool {
+        self.modified.1 == 0 && self.changed.1 == 0
+    }
+}
+
+impl Time {
+    fn after(self, time: Duration) -> Self {
+        const SECOND: u32 = 1_000_000_000;
+        let nanos = self.1 + time.subsec_nanos();
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let seconds = self.0.saturating_add(seconds);
+        Self(
+            seconds.saturating_add(i64::from(nanos / SECOND)),
+            nanos % SECOND,
+        )
     }
 }
 
@@ -111,10 +171,31 @@ impl Stamps {
         both.map(|stamp| stamp.modified).max()
     }
 
-    /// Whether both are old enough at `now` to show every later change.
-    pub(super) fn are_settled(&self, now: SystemTime) -> bool {
+    /// Whether both show every change behind this reading, which was taken before
+    /// them.
+    pub(super) fn are_settled(&self, now: Reading) -> bool {
         let mut both = self.new.iter().chain(&self.cur);
         both.all(|stamp| stamp.is_settled(now))
+    }
+
+    /// Whether one of them is of whole seconds.
+    pub(super) fn are_coarse(&self) -> bool {
+        self.new.iter().chain(&self.cur).any(Stamp::is_coarse)
+    }
+
+    /// Those of two directories that last changed then.
+    #[cfg(test)]
+    pub(super) fn at(new: Time, cur: Time) -> Self {
+        let stamp = |inode, at| Stamp {
+            device: (8, 1),
+            inode,
+            modified: at,
+            changed: at,
+        };
+        Self {
+            new: Some(stamp(1, new)),
+            cur: Some(stamp(2, cur)),
+        }
     }
 
     fn of(&self, folder: Folder) -> Option<Stamp> {
@@ -149,9 +230,9 @@ pub enum Standing {
 
 impl Standing {
     /// What a whole listing is worth that was made at `now` on these stamps.
-    pub(super) fn of(stamps: Stamps, now: SystemTime, local: bool) -> Self {
+    pub(super) fn of(stamps: Stamps, now: Reading) -> Self {
         let settled = |folder| stamps.of(folder).is_none_or(|stamp| stamp.is_settled(now));
-        Self::by(stamps, settled, local)
+        Self::by(stamps, settled, now.is_local())
     }
 
     fn by(stamps: Stamps, settled: impl Fn(Folder) -> bool, local: bool) -> Self {
@@ -360,32 +441,63 @@ mod tests {
         }
     }
 
-    fn at(seconds: u64, nanos: u32) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+    fn here(seconds: i64, nanos: u32) -> Reading {
+        Reading::Own(Time(seconds, nanos))
+    }
+
+    fn elsewhere(seconds: i64, nanos: u32) -> Reading {
+        Reading::Foreign(Time(seconds, nanos))
     }
 
     #[test]
-    fn a_stamp_within_the_grain_is_not_trusted() {
-        let fine = stamp(Time(1_000, 1), Time(1_000, 1));
-        assert!(!fine.is_settled(at(1_000, 1)));
-        assert!(!fine.is_settled(at(1_000, 100_000_000)));
-        assert!(fine.is_settled(at(1_000, 100_000_001)));
+    fn a_stamp_is_trusted_once_its_clock_has_moved_on() {
+        let fine = stamp(Time(1_000, 7), Time(1_000, 7));
+        assert!(!fine.is_settled(here(1_000, 7)));
+        assert!(fine.is_settled(here(1_000, 8)));
+    }
+
+    #[test]
+    fn a_stamp_of_another_machine_within_the_grain_is_not_trusted() {
+        let fine = stamp(Time(1_000, 900_000_001), Time(1_000, 900_000_001));
+        assert!(!fine.is_settled(elsewhere(1_000, 900_000_002)));
+        assert!(!fine.is_settled(elsewhere(1_001, 0)));
+        assert!(fine.is_settled(elsewhere(1_001, 1)));
     }
 
     #[test]
     fn whole_seconds_take_two_of_them() {
         let coarse = stamp(Time(1_000, 0), Time(1_000, 0));
-        assert!(!coarse.is_settled(at(1_001, 999_999_999)));
-        assert!(coarse.is_settled(at(1_002, 0)));
+        for at in [here, elsewhere] {
+            assert!(!coarse.is_settled(at(1_001, 999_999_999)));
+            assert!(coarse.is_settled(at(1_002, 0)));
+        }
     }
 
     #[test]
     fn the_later_time_decides_and_one_to_come_is_not_trusted() {
-        let set_back = stamp(Time(10, 5), Time(1_000, 1));
-        assert!(!set_back.is_settled(at(1_000, 2)));
-        let ahead = stamp(Time(2_000, 5), Time(1_000, 1));
-        assert!(!ahead.is_settled(at(1_500, 0)));
-        assert!(stamp(Time(-5, 1), Time(-5, 1)).is_settled(at(1, 0)));
+        for at in [here, elsewhere] {
+            let set_back = stamp(Time(10, 5), Time(1_000, 1));
+            assert!(!set_back.is_settled(at(1_000, 1)));
+            let ahead = stamp(Time(2_000, 5), Time(1_000, 1));
+            assert!(!ahead.is_settled(at(1_500, 0)));
+            assert!(stamp(Time(-5, 1), Time(-5, 1)).is_settled(at(1, 0)));
+        }
+    }
+
+    #[test]
+    fn the_clock_of_local_stamps_is_the_one_that_makes_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for part in ["new", "cur"] {
+            std::fs::create_dir(folder.path().join(part)).expect("a folder");
+        }
+        let root = std::fs::File::open(folder.path()).expect("a folder");
+        let before = Reading::now(true);
+        std::fs::write(folder.path().join("new/1"), "").expect("a file");
+        let stamps = Stamps::below(&root).expect("stamps");
+        assert!(!stamps.are_settled(before), "{stamps:?} {before:?}");
+        while !stamps.are_settled(Reading::now(true)) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
@@ -395,7 +507,7 @@ mod tests {
             new: Some(new),
             cur: None,
         };
-        let standing = Standing::of(stamps, at(2_000, 0), true);
+        let standing = Standing::of(stamps, here(2_000, 0));
         let settled = Standing::Settled {
             stamps,
             local: true,
@@ -423,7 +535,7 @@ mod tests {
         };
         assert_eq!(standing.keep().standing(changed, true), partly);
         assert!(partly.holds(Folder::Cur, &stamps) && !partly.holds(Folder::New, &changed));
-        let young = Standing::of(stamps, at(1_000, 2), true);
+        let young = Standing::of(stamps, here(1_000, 1));
         assert_eq!(young.keep().new, KeptFolder::Unsettled);
         assert!(!young.holds(Folder::New, &stamps) && young.holds(Folder::Cur, &stamps));
     }

@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use crate::auth::UserName;
 use crate::limits;
@@ -21,6 +22,8 @@ use crate::limits;
 pub struct Template {
     below_home: bool,
     pieces: Box<[Piece]>,
+    /// The folder that the first placeholder is in, where that is the same for all.
+    top: Option<Arc<Path>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,22 +77,31 @@ impl Template {
         if !below_home && !named {
             return Err(TemplateError::SameForAll);
         }
+        let top = match pieces.first() {
+            Some(Piece::Literal(text)) if !below_home => {
+                let folder = text.rsplit_once('/').map_or("", |(folder, _)| folder);
+                Some(if folder.is_empty() { "/" } else { folder })
+            }
+            _ => None,
+        };
         Ok(Self {
             below_home,
+            top: top.map(|top| Path::new(top).into()),
             pieces: pieces.into(),
         })
+    }
+
+    /// The folder that the first placeholder is in, unless that is `{home}`. What is not
+    /// the operator's to make begins below it.
+    pub fn top(&self) -> Option<&Arc<Path>> {
+        self.top.as_ref()
     }
 
     /// The folder that all paths lie below, unless that is a user's home or the
     /// root of the file system.
     pub fn beginning(&self) -> Option<PathBuf> {
-        match &*self.pieces {
-            [Piece::Literal(text), ..] if !self.below_home => {
-                let (folder, _) = text.rsplit_once('/')?;
-                Some(PathBuf::from(folder)).filter(|folder| folder.parent().is_some())
-            }
-            _ => None,
-        }
+        let top = self.top.as_deref()?;
+        top.parent().is_some().then(|| top.to_owned())
     }
 
     /// The maildrop's path for one user. Touches no file.

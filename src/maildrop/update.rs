@@ -2,14 +2,15 @@
 //! what the operator's rules add to it.
 //!
 //! Only QUIT removes anything: what the client marked, what has been kept long enough
-//! since it was fetched, and what was kept aside long enough. That a message was
+//! since it was fetched, and what was kept aside long enough; the latter two only once two days
+//! agree that it is so ([`retention`](super::retention)). That a message was
 //! fetched is noted however the session ends. The index is told first, with one
 //! write, then messages are removed, then renamed: see [`index`](super::index) for
 //! what a crash between leaves.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::commit;
 use super::error::CommitReport;
@@ -19,6 +20,7 @@ use super::maildrops::{Maildrops, index_of};
 use super::message::Message;
 use super::retention::{Day, Retention};
 use super::snapshot::Snapshot;
+use super::stamps::Time;
 use super::{aside, seen};
 use crate::limits;
 use crate::proto::MessageNumber;
@@ -55,23 +57,43 @@ impl Maildrops {
         rules.mark_seen || rules.retention.is_some() && first()
     }
 
-    /// Whether QUIT has something to remove that no client asked for. Cheap: each
-    /// session asks.
+    /// Whether QUIT has something to do that no client asked for. Cheap: each session
+    /// asks.
     pub fn is_due(&self, snapshot: &Snapshot, now: SystemTime) -> bool {
-        self.is_expiry_due(snapshot, now) || self.purge_until(snapshot, now).is_some()
+        self.due(snapshot, now).is_some() || self.confirmed(snapshot, now).is_some()
     }
 
-    fn is_expiry_due(&self, snapshot: &Snapshot, now: SystemTime) -> bool {
+    /// The day, if something is to go by itself that only another day can confirm, or if
+    /// the one that was noted lies ahead.
+    fn due(&self, snapshot: &Snapshot, now: SystemTime) -> Option<Day> {
+        let today = Day::of(now)?;
+        let noted = snapshot.knowledge().due;
+        let is_ahead = noted.is_some_and(|noted| noted > today);
+        let goes = || self.expires_by(snapshot, today) || self.is_kept_until(snapshot, now);
+        (is_ahead || noted != Some(today) && goes()).then_some(today)
+    }
+
+    /// A day before this one on which something was to go that is still there.
+    fn confirmed(&self, snapshot: &Snapshot, now: SystemTime) -> Option<Day> {
+        let (noted, today) = (snapshot.knowledge().due?, Day::of(now)?);
+        let goes = || self.expires_by(snapshot, noted) || self.is_kept_until(snapshot, noted.end());
+        (noted < today && goes()).then_some(noted)
+    }
+
+    fn expires_by(&self, snapshot: &Snapshot, day: Day) -> bool {
         let rule = self.rules().retention.zip(snapshot.first_retrieved());
-        let today = Day::of(now);
-        rule.zip(today)
-            .is_some_and(|((rule, first), today)| rule.is_over(first, today))
+        rule.is_some_and(|(rule, first)| rule.is_over(first, day))
     }
 
-    fn purge_until(&self, snapshot: &Snapshot, now: SystemTime) -> Option<SystemTime> {
-        let (kept, oldest) = self.rules().undelete.zip(snapshot.knowledge().aside)?;
-        let until = now.checked_sub(kept)?;
-        (oldest < until).then_some(until)
+    fn is_kept_until(&self, snapshot: &Snapshot, time: SystemTime) -> bool {
+        let oldest = snapshot.knowledge().aside;
+        let until = self.kept_until(time).zip(oldest);
+        until.is_some_and(|(until, oldest)| oldest < until)
+    }
+
+    /// What was deleted before that has been kept long enough by `time`.
+    fn kept_until(&self, time: SystemTime) -> Option<SystemTime> {
+        time.checked_sub(self.rules().undelete?)
     }
 
     /// Ends a session that still holds the maildrop and fetched these messages; tells
@@ -87,15 +109,18 @@ impl Maildrops {
             Departure::Quit(marked) => (marked, true),
             Departure::Lost => (&[][..], false),
         };
-        let expired = if quits && self.is_expiry_due(snapshot, now) {
-            self.expired(snapshot, marked, now)
-        } else {
-            Vec::new()
-        };
+        let confirmed = self.confirmed(snapshot, now).filter(|_| quits);
+        let expired = confirmed.map_or_else(Vec::new, |day| self.expired(snapshot, marked, day));
+        let due = self.due(snapshot, now).filter(|_| quits);
         let going: BTreeSet<MessageNumber> = marked.iter().chain(&expired).copied().collect();
         let staying: Vec<MessageNumber> = retrieved.difference(&going).copied().collect();
-        self.note(snapshot, &staying, &going, now);
-        let kept_aside = self.rules().undelete.map(|_| now);
+        if !going.is_empty() {
+            // No later session is to be shown what this one removes.
+            self.cache().forget(snapshot.asked());
+        }
+        let from = no_earlier(snapshot, now);
+        self.note(snapshot, &staying, &going, due, from);
+        let kept_aside = self.rules().undelete.map(|_| from);
         let report = commit::remove_or_keep(snapshot, marked, kept_aside);
         if !expired.is_empty() {
             self.remove_expired(snapshot, &expired);
@@ -103,20 +128,25 @@ impl Maildrops {
         if self.rules().mark_seen {
             seen::mark_seen(snapshot, staying);
         }
-        if let Some(until) = self.purge_until(snapshot, now).filter(|_| quits) {
+        if let Some(until) = confirmed.and_then(|day| self.kept_until(day.end()))
+            && snapshot
+                .knowledge()
+                .aside
+                .is_some_and(|oldest| oldest < until)
+        {
             self.purge(snapshot, until);
         }
         report
     }
 
-    /// Messages that have been kept as long as they are to be.
+    /// Messages that had been kept as long as they are to be by that day.
     fn expired(
         &self,
         snapshot: &Snapshot,
         marked: &[MessageNumber],
-        now: SystemTime,
+        by: Day,
     ) -> Vec<MessageNumber> {
-        let Some((rule, today)) = self.rules().retention.zip(Day::of(now)) else {
+        let Some(rule) = self.rules().retention else {
             return Vec::new();
         };
         let marked: BTreeSet<&MessageNumber> = marked.iter().collect();
@@ -124,7 +154,7 @@ impl Maildrops {
         let over = |number: &MessageNumber| {
             let message = snapshot.message(*number);
             let retrieved = message.and_then(|message| message.retrieved);
-            retrieved.is_some_and(|day| rule.is_over(day, today)) && !marked.contains(number)
+            retrieved.is_some_and(|day| rule.is_over(day, by)) && !marked.contains(number)
         };
         numbers.filter(over).collect()
     }
@@ -151,6 +181,7 @@ impl Maildrops {
         snapshot: &Snapshot,
         retrieved: &[MessageNumber],
         going: &BTreeSet<MessageNumber>,
+        due: Option<Day>,
         now: SystemTime,
     ) {
         let Some(position) = snapshot.knowledge().index else {
@@ -173,8 +204,9 @@ impl Maildrops {
                 .skip(last)
                 .filter_map(|number| snapshot.message(*number))
                 .collect(),
+            due,
         };
-        if noted.retrieved.is_empty() && noted.gone.is_empty() {
+        if noted.retrieved.is_empty() && noted.gone.is_empty() && due.is_none() {
             return;
         }
         let index = index_of(snapshot);
@@ -203,6 +235,18 @@ impl Maildrops {
             );
         }
     }
+}
+
+/// From when on what a session fetched or deleted is kept: a clock that stands before the
+/// last change of the maildrop is behind.
+fn no_earlier(snapshot: &Snapshot, now: SystemTime) -> SystemTime {
+    let Some(Time(seconds, nanos)) = snapshot.knowledge().newest else {
+        return now;
+    };
+    let since = Duration::new(u64::try_from(seconds).unwrap_or_default(), nanos);
+    UNIX_EPOCH
+        .checked_add(since)
+        .map_or(now, |changed| changed.max(now))
 }
 
 #[cfg(test)]

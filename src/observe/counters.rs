@@ -130,6 +130,10 @@ labels! {
         Capa = "CAPA",
         /// STLS
         Stls = "STLS",
+        /// APOP
+        Apop = "APOP",
+        /// AUTH
+        Auth = "AUTH",
     }
 }
 
@@ -150,6 +154,34 @@ labels! {
         InUse = "in_use",
         /// The maildrop cannot be read.
         MaildropFault = "maildrop_fault",
+        /// Too many logins failed before.
+        Throttled = "throttled",
+        /// The last login of the user was not long ago.
+        TooSoon = "too_soon",
+        /// The user has as many sessions as there may be.
+        TooMany = "too_many",
+    }
+}
+
+labels! {
+    /// A limit of `[limits]` that was reached.
+    Limit {
+        /// A network of `block_list`: not let in.
+        Blocked = "block_list",
+        /// `sessions_per_address`: not let in.
+        Address = "sessions_per_address",
+        /// `sessions_per_user`: refused.
+        User = "sessions_per_user",
+        /// `sessions_per_user_and_address`: refused.
+        UserAndAddress = "sessions_per_user_and_address",
+        /// Logins failed before: the attempt waited.
+        FailureDelay = "failure_delay",
+        /// `longest_failure_delay`: refused.
+        Failures = "longest_failure_delay",
+        /// `login_delay`: refused.
+        LoginDelay = "login_delay",
+        /// `poll_interval`: shown what was seen last.
+        Polls = "poll_interval",
     }
 }
 
@@ -260,6 +292,7 @@ pub struct ShardCounters {
     pub(super) deleted_octets: Counter,
     pub(super) accept_errors: Family<AcceptError>,
     pub(super) listener_backoffs: Counter,
+    pub(super) limits: Family<Limit>,
     pub(super) command_latency: Histogram<LATENCY>,
     pub(super) login_latency: Histogram<LATENCY>,
     pub(super) session_length: Histogram<LENGTH>,
@@ -361,6 +394,11 @@ impl ShardWriter {
         self.counters.accept_errors.at(error).add(1);
     }
 
+    /// A limit was reached.
+    pub fn limit(&self, limit: Limit) {
+        self.counters.limits.at(limit).add(1);
+    }
+
     /// A listener stopped accepting for a while.
     pub fn listener_backoff(&self) {
         self.counters.listener_backoffs.add(1);
@@ -397,6 +435,7 @@ mod tests {
         distinct::<AcceptError>();
         distinct::<TlsResult>();
         distinct::<Sending>();
+        distinct::<Limit>();
     }
 
     #[test]

@@ -158,6 +158,8 @@ impl Collector for Shards {
         self.family(out, "accept_errors", help, "kind", |s| &s.accept_errors)?;
         let help = "Times a listener stopped accepting for a while";
         self.counter(out, "listener_backoffs", help, |s| &s.listener_backoffs)?;
+        let help = "Limits that were reached";
+        self.family(out, "limits_reached", help, "limit", |s| &s.limits)?;
         let help = "From a complete command line to its answer";
         self.histogram(out, "command_latency", help, |s| &s.command_latency)?;
         let help = "From PASS to its answer, failure delays not included";

@@ -14,13 +14,13 @@ mod sparing;
 mod spool;
 
 pub use counters::{
-    AcceptError, Ending, LoginResult, Sending, ShardCounters, ShardWriter, TlsResult, Verb,
+    AcceptError, Ending, Limit, LoginResult, Sending, ShardCounters, ShardWriter, TlsResult, Verb,
 };
 pub use histogram::{Distribution, Histogram};
 pub use log::{Log, LogError, LogLevel, LogOptions, LogTarget, start as start_log};
 pub use metrics::Metrics;
 pub use session_log::{
-    FailedLogin, LoginFault, SESSION_TARGET, SessionEnd, SessionId, SessionIds, Tally, Vouched,
-    Where,
+    FailedLogin, LoginFault, Master, SESSION_TARGET, SessionEnd, SessionId, SessionIds, Tally,
+    Vouched, Where,
 };
 pub use sparing::Sparing;

@@ -210,6 +210,19 @@ impl fmt::Display for Vouched<'_> {
     }
 }
 
+/// What follows that: the master user who was logged in for the user, if one was.
+#[derive(Debug, Clone, Copy)]
+pub struct Master<'a>(pub Option<&'a [u8]>);
+
+impl fmt::Display for Master<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => Ok(()),
+            Some(name) => write!(f, ", master=<{}>", Escaped(name)),
+        }
+    }
+}
+
 /// Why a login failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginFault {
@@ -219,6 +232,10 @@ pub enum LoginFault {
     Disabled,
     /// The server could not tell: no fault of the client.
     Unavailable,
+    /// Too many failed before: the password was not looked at.
+    Throttled,
+    /// The user has as many sessions from this address as there may be.
+    Crowded,
 }
 
 /// The line of a failed login. `Display` writes it.
@@ -226,6 +243,8 @@ pub enum LoginFault {
 pub struct FailedLogin<'a> {
     /// The name as the client sent it.
     pub user: &'a [u8],
+    /// How the client tried to log in, by the name of its SASL mechanism.
+    pub method: &'static str,
     /// The ends of the connection.
     pub at: Where,
     /// Why it failed.
@@ -242,6 +261,8 @@ impl fmt::Display for FailedLogin<'_> {
             LoginFault::Rejected => "auth failed",
             LoginFault::Disabled => "user disabled",
             LoginFault::Unavailable => "auth unavailable",
+            LoginFault::Throttled => "auth delayed",
+            LoginFault::Crowded => "too many sessions",
         };
         let (attempts, seconds) = (self.attempt, self.duration.as_secs());
         write!(
@@ -250,8 +271,9 @@ impl fmt::Display for FailedLogin<'_> {
         )?;
         write!(
             f,
-            "user=<{}>, method=PLAIN, {}",
+            "user=<{}>, method={}, {}",
             Escaped(self.user),
+            self.method,
             self.at
         )
     }
@@ -326,6 +348,7 @@ mod tests {
     fn failure(user: &[u8], fault: LoginFault) -> String {
         let failure = FailedLogin {
             user,
+            method: "SCRAM-SHA-256",
             at: at(),
             fault,
             attempt: 2,
@@ -349,7 +372,7 @@ mod tests {
         assert_eq!(
             failure(b"alice", LoginFault::Rejected),
             "pop3-login: Info: Disconnected (auth failed, 2 attempts in 5 secs): user=<alice>, \
-             method=PLAIN, rip=192.0.2.7, lip=127.0.0.1, TLS, session=<0000abcd.3.1>"
+             method=SCRAM-SHA-256, rip=192.0.2.7, lip=127.0.0.1, TLS, session=<0000abcd.3.1>"
         );
     }
 

@@ -3,12 +3,12 @@
 //!
 //! Whoever fails a handshake has not proved anything and can do it ten thousand
 //! times a second. The counters see every failure; the log sees the first of
-//! each address in each [`limits::STRANGER_LINE`]. The addresses that are
+//! each address, of IPv6 each network of 64 bits, in each [`limits::STRANGER_LINE`]. The addresses that are
 //! remembered are bounded as well: where there are too many for that, the others
 //! leave no line, since nobody reads four thousand lines a second.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ impl Sparing {
     /// Whether a line about this address may be written now.
     pub fn allows(&self, address: IpAddr, now: Instant) -> bool {
         let recent = |then: &Instant| now.saturating_duration_since(*then) < limits::STRANGER_LINE;
+        let address = network(address);
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.get(&address).is_some_and(recent) {
             return false;
@@ -35,6 +36,14 @@ impl Sparing {
         }
         told.insert(address, now);
         true
+    }
+}
+
+/// Whom an address stands for: of IPv6 everybody has 2^64.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -59,6 +68,15 @@ mod tests {
         let lines: Vec<_> = (0..25).filter(|at| told[*at]).collect();
         assert_eq!(lines, [0, 10, 20]);
         assert!(sparing.allows(address(2), begin));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_stranger() {
+        let (sparing, now) = (Sparing::default(), Instant::now());
+        let allows = |text: &str| sparing.allows(text.parse().expect("an address"), now);
+        assert!(allows("2001:db8::1"));
+        assert!(!allows("2001:db8::ffff:2"));
+        assert!(allows("2001:db8:0:1::1"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One command line to one [`Command`] (RFC 1939, RFC 2449, RFC 2595).
+//! One command line to one [`Command`] (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
 //!
 //! The grammar is the RFC's: a keyword in any case, then each argument behind
 //! one space. Two liberties are taken, because old clients need them and
@@ -22,6 +22,13 @@ pub enum Command<'a> {
     User(&'a [u8]),
     /// `PASS string`: the whole rest of the line, never empty.
     Pass(&'a [u8]),
+    /// `APOP name digest` (RFC 1939, section 7)
+    Apop {
+        /// One word, never empty.
+        name: &'a [u8],
+        /// What 32 hexadecimal digits say.
+        digest: [u8; 16],
+    },
     /// `STAT`
     Stat,
     /// `LIST [msg]`
@@ -49,6 +56,15 @@ pub enum Command<'a> {
     Capa,
     /// `STLS` (RFC 2595, section 4)
     Stls,
+    /// `AUTH` alone, which asks for the list of mechanisms.
+    Mechanisms,
+    /// `AUTH mechanism [initial-response]` (RFC 5034, section 4)
+    Auth {
+        /// The name, in any case.
+        mechanism: &'a [u8],
+        /// The initial response in base64; `=` is an empty one.
+        initial: Option<&'a [u8]>,
+    },
 }
 
 impl fmt::Debug for Command<'_> {
@@ -57,6 +73,7 @@ impl fmt::Debug for Command<'_> {
         match self {
             Self::User(name) => write!(f, "USER {}", name.escape_ascii()),
             Self::Pass(_) => f.write_str("PASS"),
+            Self::Apop { name, .. } => write!(f, "APOP {}", name.escape_ascii()),
             Self::Stat => f.write_str("STAT"),
             Self::List(message) => write!(f, "LIST {message:?}"),
             Self::Retr(message) => write!(f, "RETR {message:?}"),
@@ -71,6 +88,8 @@ impl fmt::Debug for Command<'_> {
             Self::Uidl(message) => write!(f, "UIDL {message:?}"),
             Self::Capa => f.write_str("CAPA"),
             Self::Stls => f.write_str("STLS"),
+            Self::Mechanisms => f.write_str("AUTH"),
+            Self::Auth { mechanism, .. } => write!(f, "AUTH {}", mechanism.escape_ascii()),
         }
     }
 }
@@ -88,6 +107,8 @@ pub enum CommandError {
     NotANumber,
     /// Message numbers start at 1.
     MessageZero,
+    /// Not 32 hexadecimal digits.
+    NotADigest,
 }
 
 impl CommandError {
@@ -99,6 +120,7 @@ impl CommandError {
             Self::ExtraArgument => "too many arguments",
             Self::NotANumber => "a decimal number is wanted",
             Self::MessageZero => "message numbers start at 1",
+            Self::NotADigest => "a digest of 32 hexadecimal digits is wanted",
         }
     }
 }
@@ -124,6 +146,10 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
     let mut arguments = Arguments::of(rest);
     let command = match &*folded {
         b"USER" => Command::User(arguments.required()?),
+        b"APOP" => Command::Apop {
+            name: arguments.required()?,
+            digest: digest(arguments.required()?)?,
+        },
         b"STAT" => Command::Stat,
         b"LIST" => Command::List(arguments.optional()?.map(message).transpose()?),
         b"RETR" => Command::Retr(message(arguments.required()?)?),
@@ -138,6 +164,13 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
         b"UIDL" => Command::Uidl(arguments.optional()?.map(message).transpose()?),
         b"CAPA" => Command::Capa,
         b"STLS" => Command::Stls,
+        b"AUTH" => match arguments.optional()? {
+            None => Command::Mechanisms,
+            Some(mechanism) => Command::Auth {
+                mechanism,
+                initial: arguments.optional()?,
+            },
+        },
         _ => return Err(CommandError::Unknown),
     };
     arguments.end()?;
@@ -187,6 +220,15 @@ impl<'a> Arguments<'a> {
             Some(_) => Err(CommandError::ExtraArgument),
         }
     }
+}
+
+fn digest(word: &[u8]) -> Result<[u8; 16], CommandError> {
+    let is_whole = word.len() == 32 && word.iter().all(u8::is_ascii_hexdigit);
+    let text = std::str::from_utf8(word).ok().filter(|_| is_whole);
+    let number = text.and_then(|text| u128::from_str_radix(text, 16).ok());
+    number
+        .map(u128::to_be_bytes)
+        .ok_or(CommandError::NotADigest)
 }
 
 fn message(word: &[u8]) -> Result<MessageNumber, CommandError> {

@@ -4,7 +4,9 @@
 //! copies nothing and allocates nothing. Of an unfinished line up to
 //! [`limits::COMMAND_LINE`] octets are kept in a buffer that lives until the
 //! line has been handed out, so that a session between two lines owns no heap.
-//! The buffer is erased when it goes, since the line may be a password.
+//! The buffer is erased when it goes, since the line may be a password. A response
+//! of SASL may be longer, and the buffer then grows with what the client has sent,
+//! so that nobody takes more than twice that of the server's memory.
 //!
 //! A line that is too long is skipped without being stored and reported once,
 //! when its end is there: the client gets one reply for one line, and what
@@ -44,7 +46,7 @@ enum State {
 pub enum Split<'a> {
     /// A line without its line end.
     Line(&'a [u8]),
-    /// The end of a line longer than [`limits::COMMAND_LINE`].
+    /// The end of a line longer than it may be.
     TooLong,
     /// The input is used up.
     NeedMore,
@@ -56,14 +58,24 @@ impl LineSplitter {
         Self::default()
     }
 
-    /// Takes the next line off the front of `input`. Whatever is not taken yet
-    /// stays in `input`, so that the caller may stop after any line.
+    /// Takes the next command line off the front of `input`. Whatever is not taken
+    /// yet stays in `input`, so that the caller may stop after any line.
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Split<'a> {
+        self.next_within(input, limits::COMMAND_LINE)
+    }
+
+    /// The same with another bound than that of commands: `longest` octets, the
+    /// line's end included. It must be the same from a line's first octet to its last.
+    pub fn next_within<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+        longest: usize,
+    ) -> Split<'a> {
         if let State::HandedOut(_) = self.state {
             self.state = State::Between;
         }
         let Some(line_feed) = memchr(b'\n', input) else {
-            self.keep(input);
+            self.keep(input, longest);
             *input = &[];
             return Split::NeedMore;
         };
@@ -72,10 +84,10 @@ impl LineSplitter {
         match std::mem::take(&mut self.state) {
             State::Skipping => Split::TooLong,
             State::Partial(mut kept) => {
-                if kept.len() + line.len() > limits::COMMAND_LINE {
+                if kept.len() + line.len() > longest {
                     return Split::TooLong;
                 }
-                kept.extend_from_slice(line);
+                append(&mut kept, line);
                 self.state = State::HandedOut(kept);
                 match &self.state {
                     State::HandedOut(kept) => Split::Line(without_end(kept)),
@@ -83,7 +95,7 @@ impl LineSplitter {
                 }
             }
             State::Between | State::HandedOut(_) => {
-                if line.len() > limits::COMMAND_LINE {
+                if line.len() > longest {
                     return Split::TooLong;
                 }
                 Split::Line(without_end(line))
@@ -102,7 +114,7 @@ impl LineSplitter {
         matches!(self.state, State::Partial(_) | State::Skipping)
     }
 
-    fn keep(&mut self, piece: &[u8]) {
+    fn keep(&mut self, piece: &[u8], longest: usize) {
         if piece.is_empty() {
             return;
         }
@@ -112,19 +124,31 @@ impl LineSplitter {
                 return;
             }
             State::Partial(kept) => kept,
-            // One allocation of the full size: to grow would leave copies behind.
+            // Commands never need more.
             State::Between | State::HandedOut(_) => {
                 Zeroizing::new(Vec::with_capacity(limits::COMMAND_LINE))
             }
         };
         // The line end that is still to come is one octet at least.
-        self.state = if kept.len() + piece.len() < limits::COMMAND_LINE {
-            kept.extend_from_slice(piece);
+        self.state = if kept.len() + piece.len() < longest {
+            append(&mut kept, piece);
             State::Partial(kept)
         } else {
             State::Skipping
         };
     }
+}
+
+/// Appends, and where there is no room moves to a buffer of twice the size: a vector
+/// that grows by itself would leave what it held behind.
+fn append(kept: &mut Zeroizing<Vec<u8>>, piece: &[u8]) {
+    let length = kept.len() + piece.len();
+    if length > kept.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(length.next_power_of_two()));
+        larger.extend_from_slice(kept);
+        *kept = larger;
+    }
+    kept.extend_from_slice(piece);
 }
 
 fn without_end(line: &[u8]) -> &[u8] {
@@ -257,6 +281,43 @@ mod tests {
         let mut input = &b"QUIT\r\nSTAT\r\n"[..];
         assert_eq!(splitter.next(&mut input), Split::TooLong);
         assert_eq!(splitter.next(&mut input), Split::Line(b"STAT"));
+    }
+
+    #[test]
+    fn a_longer_line_is_taken_where_it_may_be_and_there_alone() {
+        let longest = [vec![b'x'; limits::SASL_LINE - 2], b"\r\n".to_vec()].concat();
+        let longer = [b"x", &longest[..]].concat();
+        for piece in [1, 7, 4096, longer.len()] {
+            let mut splitter = LineSplitter::new();
+            for (line, fits) in [(&longest, true), (&longer, false), (&longest, true)] {
+                let mut found = None;
+                for part in line.chunks(piece) {
+                    let mut input = part;
+                    match splitter.next_within(&mut input, limits::SASL_LINE) {
+                        Split::Line(taken) => found = Some(taken.len() == line.len() - 2),
+                        Split::TooLong => found = Some(false),
+                        Split::NeedMore => {}
+                    }
+                }
+                assert_eq!(found, Some(fits), "in pieces of {piece}");
+                let mut input = &b"NOOP\r\n"[..];
+                assert_eq!(splitter.next(&mut input), Split::Line(b"NOOP"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_buffer_of_a_line_is_no_larger_than_twice_what_came() {
+        let mut splitter = LineSplitter::new();
+        for sent in (512..limits::SASL_LINE).step_by(512) {
+            let mut input = &[b'x'; 512][..];
+            let split = splitter.next_within(&mut input, limits::SASL_LINE);
+            assert_eq!(split, Split::NeedMore);
+            let State::Partial(kept) = &splitter.state else {
+                panic!("{:?}", splitter.state);
+            };
+            assert!(kept.len() == sent && kept.capacity() <= 2 * sent);
+        }
     }
 
     #[test]

@@ -5,12 +5,17 @@
 //! what fits. Numbers are written digit by digit, since the machinery of `fmt`
 //! costs more than the rest of a listing.
 
+use base64ct::{Base64, Encoding as _};
+use zeroize::Zeroizing;
+
 use super::{MessageNumber, Octets, Output};
 use crate::limits;
 
 /// A machine-readable reason in front of the text of an `-ERR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    /// The user logged in too short a time ago (RFC 2449, section 8.1.1).
+    LoginDelay,
     /// The maildrop is locked by another session (RFC 2449, section 8.1.2).
     InUse,
     /// The system cannot do it now; later it may (RFC 3206, section 4).
@@ -24,6 +29,7 @@ pub enum Code {
 impl Code {
     fn prefix(self) -> &'static str {
         match self {
+            Self::LoginDelay => "[LOGIN-DELAY] ",
             Self::InUse => "[IN-USE] ",
             Self::SysTemp => "[SYS/TEMP] ",
             Self::SysPerm => "[SYS/PERM] ",
@@ -107,11 +113,17 @@ pub fn err(out: &mut Output, code: Option<Code>, text: &'static str) {
     Line::err(out, code).text(text).end();
 }
 
-/// The greeting. It holds no `<...>`, which would offer APOP (RFC 1939,
-/// section 7).
-pub fn greeting(out: &mut Output, hostname: &str) {
+/// The greeting. It holds `<...>`, which offers APOP (RFC 1939, section 7), where there
+/// is a stamp of it, and nowhere else.
+pub fn greeting(out: &mut Output, hostname: &str, stamp: Option<&str>) {
     let name = hostname.split(['<', '>']).next().unwrap_or_default();
-    Line::ok(out).text("popcore ready on ").foreign(name).end();
+    let room = limits::REPLY_LINE / 2;
+    let name = name.get(..room).unwrap_or(name);
+    let line = Line::ok(out).text("popcore ready on ").foreign(name);
+    match stamp {
+        Some(stamp) => line.text(" ").foreign(stamp).end(),
+        None => line.end(),
+    }
 }
 
 /// The answer to STAT.
@@ -185,17 +197,30 @@ pub fn top_follows(out: &mut Output) {
 
 /// What differs between one CAPA reply and the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
+pub struct Capabilities<'a> {
     /// USER and PASS are taken on this channel.
     pub user: bool,
     /// STLS is taken now (RFC 2595, section 4: AUTHORIZATION state only).
     pub stls: bool,
+    /// The mechanisms of SASL that can be used on this connection now (RFC 5034).
+    pub sasl: &'a [&'static str],
+    /// How long a user has to wait between two logins; `None`: not at all.
+    pub login_delay: Option<LoginDelayTold>,
     /// Days for which messages are kept at least; `None`: for ever.
     pub expire: Option<u16>,
 }
 
+/// The arguments of LOGIN-DELAY (RFC 2449, section 6.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginDelayTold {
+    /// From one login to the next.
+    pub seconds: u64,
+    /// Another value may be told once the user is known.
+    pub differs: bool,
+}
+
 /// The answer to CAPA (RFC 2449, section 6).
-pub fn capabilities(out: &mut Output, capabilities: Capabilities) {
+pub fn capabilities(out: &mut Output, capabilities: Capabilities<'_>) {
     ok(out, "capability list follows");
     if capabilities.user {
         out.push(b"USER\r\n");
@@ -203,7 +228,20 @@ pub fn capabilities(out: &mut Output, capabilities: Capabilities) {
     if capabilities.stls {
         out.push(b"STLS\r\n");
     }
+    if !capabilities.sasl.is_empty() {
+        out.push(b"SASL");
+        for name in capabilities.sasl {
+            out.push(b" ");
+            out.push(name.as_bytes());
+        }
+        out.push(b"\r\n");
+    }
     out.push(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
+    if let Some(delay) = capabilities.login_delay {
+        out.push(b"LOGIN-DELAY ");
+        out.push(Digits::of(delay.seconds).as_bytes());
+        out.push(if delay.differs { b" USER\r\n" } else { b"\r\n" });
+    }
     match capabilities.expire {
         None => out.push(b"EXPIRE NEVER\r\n"),
         Some(days) => {
@@ -214,6 +252,26 @@ pub fn capabilities(out: &mut Output, capabilities: Capabilities) {
     }
     out.push(b"IMPLEMENTATION popcore\r\n");
     terminator(out);
+}
+
+/// The answer to AUTH alone: the mechanisms, a line each.
+pub fn mechanisms(out: &mut Output, names: &[&'static str]) {
+    ok(out, "list of mechanisms follows");
+    for name in names {
+        out.push(name.as_bytes());
+        out.push(b"\r\n");
+    }
+    terminator(out);
+}
+
+/// A challenge of SASL (RFC 5034, section 4), of at most [`limits::CHALLENGE`] octets.
+pub fn challenge(out: &mut Output, challenge: &[u8]) {
+    debug_assert!(challenge.len() <= limits::CHALLENGE, "a challenge fits");
+    let mut text = Zeroizing::new([0; limits::CHALLENGE.div_ceil(3) * 4]);
+    let text = Base64::encode(challenge, &mut *text).expect("room for all of it");
+    out.push(b"+ ");
+    out.push(text.as_bytes());
+    out.push(b"\r\n");
 }
 
 /// Two numbers and a line end, put together from behind before the one copy.
@@ -303,10 +361,10 @@ mod tests {
 
     #[test]
     fn the_greeting_offers_no_apop() {
-        let greeted = written(|o| greeting(o, "pop.example.net"));
+        let greeted = written(|o| greeting(o, "pop.example.net", None));
         assert_eq!(greeted, "+OK popcore ready on pop.example.net\r\n");
-        assert!(!written(|o| greeting(o, "<1.2@host>")).contains('<'));
-        assert!(written(|o| greeting(o, &"a".repeat(999))).len() <= limits::REPLY_LINE);
+        assert!(!written(|o| greeting(o, "<1.2@host>", None)).contains('<'));
+        assert!(written(|o| greeting(o, &"a".repeat(999), None)).len() <= limits::REPLY_LINE);
     }
 
     #[test]
@@ -317,13 +375,15 @@ mod tests {
                 Capabilities {
                     user: true,
                     stls: true,
+                    sasl: &["PLAIN", "LOGIN"],
+                    login_delay: None,
                     expire: None,
                 },
             );
         });
         assert_eq!(
             all,
-            "+OK capability list follows\r\nUSER\r\nSTLS\r\nTOP\r\nUIDL\r\nRESP-CODES\r\n\
+            "+OK capability list follows\r\nUSER\r\nSTLS\r\nSASL PLAIN LOGIN\r\nTOP\r\nUIDL\r\nRESP-CODES\r\n\
              AUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nIMPLEMENTATION popcore\r\n.\r\n"
         );
         let none = written(|o| {
@@ -332,13 +392,33 @@ mod tests {
                 Capabilities {
                     user: false,
                     stls: false,
+                    sasl: &[],
+                    login_delay: Some(LoginDelayTold {
+                        seconds: 90,
+                        differs: true,
+                    }),
                     expire: Some(30),
                 },
             );
         });
-        assert!(!none.contains("USER") && !none.contains("STLS"));
+        assert!(!none.contains("\r\nUSER") && !none.contains("STLS") && !none.contains("SASL"));
         assert!(none.contains("\r\nEXPIRE 30\r\n"), "{none}");
+        assert!(none.contains("\r\nLOGIN-DELAY 90 USER\r\n"), "{none}");
         assert!(none.len() < limits::REPLY_ROOM);
+    }
+
+    #[test]
+    fn challenges_and_mechanisms_have_the_form_of_the_standard() {
+        assert_eq!(written(|o| challenge(o, b"")), "+ \r\n");
+        assert_eq!(
+            written(|o| challenge(o, b"Username:")),
+            "+ VXNlcm5hbWU6\r\n"
+        );
+        let longest = written(|o| challenge(o, &[b'x'; limits::CHALLENGE]));
+        assert!(longest.len() <= limits::REPLY_ROOM, "{}", longest.len());
+        let list = written(|o| mechanisms(o, &["PLAIN", "LOGIN"]));
+        let follows = "+OK list of mechanisms follows\r\n";
+        assert_eq!(list, format!("{follows}PLAIN\r\nLOGIN\r\n.\r\n"));
     }
 
     #[test]

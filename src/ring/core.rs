@@ -111,6 +111,9 @@ impl Core {
             .setup_cqsize(sizes.completions)
             .dontfork()
             .build(sizes.submissions)?;
+        // The second is for sockets and pipes; 0 leaves it as it is.
+        let mut workers = [limits::FILE_WORKERS, 0];
+        uring.submitter().register_iowq_max_workers(&mut workers)?;
         let provided = Provided::new(sizes.buffers, sizes.buffer_octets);
         // SAFETY: the address is that of a page-aligned ring of `count()`
         // entries, which lives until after the `IoUring` has been closed.
@@ -383,6 +386,9 @@ impl Core {
                     _ => &[],
                 };
                 let throttle = received(receive, result, bytes, more, counters);
+                if let (Some(number), Ok(length)) = (buffer, usize::try_from(result)) {
+                    self.provided.erase(number, length);
+                }
                 after.woken.extend(receive.waker.take());
                 if throttle {
                     self.cancel(key, counters);

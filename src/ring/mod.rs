@@ -47,6 +47,12 @@
 //! call; what cannot wait is better called, and many of them at a time take one trip
 //! to the pool ([`Ring::blocking`]; `benches/removal.rs` compares).
 //!
+//! Beside the ring go plain system calls that never wait: opens and reads of what the
+//! kernel has at hand (`cached`), and the octets of messages, of which a socket takes
+//! what it has room for (`flow`). What cannot be done so is an operation. On a file
+//! system that may ask another machine ([`Place::Far`]) nothing is tried: its opens
+//! and reads go to threads of the kernel, all else to a pool of its own.
+//!
 //! # When there is not enough
 //!
 //! | what is short | what happens | counter |
@@ -60,11 +66,15 @@
 
 mod bell;
 mod blocking;
+mod cached;
+mod clock;
 mod core;
 mod driver;
 mod file;
+mod flow;
 pub mod kernel_tls;
 mod lent;
+mod mapping;
 mod name;
 mod net;
 mod operation;
@@ -85,11 +95,15 @@ use std::task::Waker;
 
 use slab::Slab;
 
-pub use blocking::Pool;
+pub use blocking::{Place, Pool};
+pub use cached::{open_cached, read_cached};
+pub use clock::{ClockState, clock_state};
 pub use file::Advice;
+pub use flow::{bound_unsent, send_file};
+pub use mapping::{Lost, Mapping};
 pub use name::At;
 pub use net::{Acceptor, Received, Receiver, silence};
-pub use probe::{RingError, probe};
+pub use probe::{KERNEL as OLDEST_KERNEL, RingError, is_new_enough, probe};
 pub use task::{Task, run};
 pub use time::Sleep;
 pub use transfer::{PARTS, Part, Pipe};

@@ -13,13 +13,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use io_uring::opcode;
+use io_uring::squeue::Flags;
 use io_uring::types::{Fd, OpenHow};
 use rustix::fs::{Statx, StatxFlags};
 
 use super::lent::Lent;
 use super::operation::Operation;
 use super::slot::adopt;
-use super::{Handle, Ring};
+use super::{Handle, Place, Ring};
 
 /// What no opening may do: follow a link anywhere on the path, which whoever
 /// names it has made canonical.
@@ -144,13 +145,23 @@ unsafe impl Operation for Rename {
 }
 
 impl Ring {
-    /// Opens the regular file at an absolute, canonical `path` for reading.
+    /// Opens the regular file at an absolute, canonical `path` for reading. On a file
+    /// system that is [far](Place::Far), where an open may ask a server even if the
+    /// path is cached, a thread of the kernel waits for it.
     ///
     /// # Errors
     ///
     /// As `openat2(2)`; `ELOOP` where a symbolic link stands on the path.
-    pub fn open_message(&self, path: CString) -> impl Future<Output = io::Result<Handle>> + use<> {
-        self.open(At::path(path), &READ_MESSAGE)
+    pub fn open_message(
+        &self,
+        path: CString,
+        place: Place,
+    ) -> impl Future<Output = io::Result<Handle>> + use<> {
+        let flags = match place {
+            Place::Local => Flags::empty(),
+            Place::Far => Flags::ASYNC,
+        };
+        self.open_with(At::path(path), &READ_MESSAGE, flags)
     }
 
     /// Opens a folder, for names in it and to [sync](Ring::sync) it.
@@ -177,7 +188,18 @@ impl Ring {
         at: At,
         how: &'static OpenHow,
     ) -> impl Future<Output = io::Result<Handle>> + use<> {
-        let entry = opcode::OpenAt2::new(at.folder(), at.name(), how).build();
+        self.open_with(at, how, Flags::empty())
+    }
+
+    fn open_with(
+        &self,
+        at: At,
+        how: &'static OpenHow,
+        flags: Flags,
+    ) -> impl Future<Output = io::Result<Handle>> + use<> {
+        let entry = opcode::OpenAt2::new(at.folder(), at.name(), how)
+            .build()
+            .flags(flags);
         // SAFETY: the entry holds the addresses of the path's heap memory and
         // of a static, as `Open` vouches for.
         unsafe { self.start(Open { _at: at }, entry) }

@@ -6,7 +6,7 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 
 /// The oldest kernel with every operation and flag that the ring uses.
-const KERNEL: (u32, u32) = (6, 1);
+pub const KERNEL: (u32, u32) = (6, 1);
 
 /// Operations the ring submits, with the names operators find in manuals.
 const OPERATIONS: [(u8, &str); 17] = [
@@ -204,7 +204,7 @@ fn release() -> String {
 
 /// Whether a release such as `6.1.0-28-amd64` is at least the floor. One that
 /// cannot be read is taken as new: the operations have been asked for.
-fn is_new_enough(release: &str) -> bool {
+pub fn is_new_enough(release: &str) -> bool {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(str::parse::<u32>);

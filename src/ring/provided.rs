@@ -109,6 +109,19 @@ impl Provided {
         unsafe { std::slice::from_raw_parts(start.as_ptr(), length) }
     }
 
+    /// Overwrites the first `length` octets of buffer `number`, which has been taken: the
+    /// kernel need not be the only one who forgets a password.
+    pub(super) fn erase(&mut self, number: u16, length: usize) {
+        assert!(
+            length <= self.size as usize,
+            "the kernel fills a buffer at most"
+        );
+        let start = self.buffer(number);
+        // SAFETY: the buffer has `size` octets, and is ours between the completion that
+        // named it and `give`, which needs `&mut self`, as this does.
+        unsafe { start.write_bytes(0, length) };
+    }
+
     /// Hands buffer `number` to the kernel.
     pub(super) fn give(&mut self, number: u16) {
         let lent = std::mem::replace(&mut self.lent[usize::from(number)], true);

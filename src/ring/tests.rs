@@ -246,9 +246,15 @@ fn files_are_opened_and_read_and_links_are_not_followed() {
     };
     let (message, link) = (name("message"), name("link"));
     on_a_ring(move |ring| async move {
-        let refused = ring.open_message(link).await.expect_err("a link");
+        let refused = ring
+            .open_message(link, Place::Local)
+            .await
+            .expect_err("a link");
         assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
-        let file = ring.open_message(message.clone()).await.expect("opened");
+        let file = ring
+            .open_message(message.clone(), Place::Local)
+            .await
+            .expect("opened");
         let (count, buffer) = ring.read_at(&file, Vec::with_capacity(64), 9, 4).await;
         assert_eq!(count.expect("read"), 4);
         assert_eq!(buffer, b"x\n\nb");
@@ -263,7 +269,10 @@ fn files_are_opened_and_read_and_links_are_not_followed() {
         assert_eq!(count.expect("the end"), 0);
         ring.close(file);
         std::fs::remove_file(&path).expect("removed");
-        let gone = ring.open_message(message).await.expect_err("gone");
+        let gone = ring
+            .open_message(message, Place::Local)
+            .await
+            .expect_err("gone");
         assert_eq!(gone.raw_os_error(), Some(libc::ENOENT));
     });
 }

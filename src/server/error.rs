@@ -16,8 +16,12 @@ use crate::tls::CertificateError;
 pub enum ServerError {
     /// No ring can be had here.
     Ring(RingError),
+    /// Files of maildrops cannot be opened as they are to be.
+    Opening(io::Error),
     /// An address cannot be listened on.
     Listen(ListenError),
+    /// Connections cannot be steered.
+    Steering(io::Error),
     /// A certificate cannot be served.
     Certificate(CertificateError),
     /// Files of certificates cannot be watched.
@@ -30,6 +34,8 @@ pub enum ServerError {
     Privileges(io::Error),
     /// The log cannot be opened.
     Log(observe::LogError),
+    /// The list of networks that are not let in cannot be used.
+    BlockList(auth::ListError),
     /// Users cannot be looked up.
     Auth(auth::StartError),
     /// The administrator's listener cannot be opened.
@@ -46,13 +52,24 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServerError::Ring(error) => error.fmt(f),
+            ServerError::Opening(error) => write!(
+                f,
+                "openat2 is refused to this process ({error}): take RestrictSUIDSGID= out of \
+                 the unit, or allow openat2 in the container's seccomp profile"
+            ),
             ServerError::Listen(error) => error.fmt(f),
+            ServerError::Steering(error) => write!(
+                f,
+                "server.steering: the kernel does not take the program that steers connections \
+                 ({error}); set it to \"hash\", or run fewer than 2,048 shards"
+            ),
             ServerError::Certificate(error) => error.fmt(f),
             ServerError::Watch(error) => {
                 write!(f, "no thread for certificates: {error}{}", remedy(error))
             }
             ServerError::Template(error) => write!(f, "maildrop.path: {error}"),
             ServerError::Index(error) => write!(f, "maildrop.index: {error}"),
+            ServerError::BlockList(error) => write!(f, "limits.block_list: {error}"),
             ServerError::Privileges(error) => write!(
                 f,
                 "privileges cannot be dropped: {error}; start as root, or leave server.user and \

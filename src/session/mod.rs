@@ -1,4 +1,4 @@
-//! One POP3 session as a machine without IO (RFC 1939, 2449, 2595, 3206).
+//! One POP3 session as a machine without IO (RFC 1939, 2449, 2595, 3206, 5034).
 //!
 //! A line, an outcome or a timeout goes in; replies go to an [`Output`], and
 //! a [`Step`] says what the connection does next. There is no clock here and no
@@ -23,26 +23,33 @@
 
 mod authorization;
 mod deletions;
+mod exchanging;
 mod listing;
+mod opening;
 mod step;
 mod summary;
+mod terms;
 mod transaction;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::auth::{Account, Notice, Refusal, UserName};
+use crate::auth::{Account, Identity, NameRules, Notice, Refusal, Stamp, UserName};
 use crate::limits;
-use crate::maildrop::{OpenError, Retention, Snapshot};
+use crate::maildrop::Retention;
 use crate::proto::reply::{self, Code, Line};
 use crate::proto::{self, Output};
+use crate::sasl::{Bindings, Mechanism, Mechanisms, TokenTerms};
 
 use authorization::{Authenticating, Authorization, Name};
+use exchanging::{Exchanging, Finding};
 use listing::Listing;
+use opening::{opened, turned_away};
+use terms::{Peer, Terms};
 use transaction::{Sending, Transaction, Updating};
 
 pub use deletions::Deletions;
-pub use step::{Action, End, Outcome, Step};
+pub use step::{Action, End, Method, Outcome, Step, TurnedAway};
 pub use summary::{Summary, Tally, Traffic};
 
 /// What the operator decided for every session.
@@ -50,8 +57,17 @@ pub use summary::{Summary, Tally, Traffic};
 pub struct Policy {
     /// The name in the greeting.
     pub hostname: String,
-    /// USER and PASS are taken on connections without TLS.
+    /// USER and PASS, and mechanisms that tell the secret, are taken on connections
+    /// without TLS.
     pub plaintext_without_tls: bool,
+    /// What becomes of the names that clients give.
+    pub names: NameRules,
+    /// The mechanisms of AUTH, each offered where it can work.
+    pub mechanisms: Mechanisms,
+    /// Clients are greeted with a stamp, by which APOP is offered.
+    pub apop: bool,
+    /// What clients are told whose token is refused.
+    pub tokens: TokenTerms,
     /// The autologout timer: at least ten minutes by RFC 1939, section 3.
     pub idle: Duration,
     /// From the connection's beginning to a login.
@@ -59,8 +75,19 @@ pub struct Policy {
     /// The pause before a first failed login is answered; it doubles with each
     /// further one. Zero for none.
     pub failure_delay: Duration,
+    /// From one login of a user to the next; `None`: no time at all, for nobody.
+    pub login_delay: Option<LoginDelay>,
     /// How long messages are kept once they were fetched; `None`: for ever.
     pub retention: Option<Retention>,
+}
+
+/// How long users have to wait between two logins (RFC 2449, section 6.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginDelay {
+    /// A user of whom the directory says nothing; zero: not at all.
+    pub usual: Duration,
+    /// The longest that any user may have.
+    pub longest: Duration,
 }
 
 /// What the session's octets travel through.
@@ -83,15 +110,23 @@ pub struct Session {
     bad_commands: u8,
     failed_logins: u8,
     deadline: Instant,
-    /// The name that the client's certificate vouches for, verified.
-    client: Option<Box<str>>,
+    /// What is known of the client from outside its commands; most have none of it.
+    peer: Option<Box<Peer>>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
     Authorization(Authorization),
+    /// Within AUTH; the next line is a response.
+    Exchanging(Exchanging),
+    Finding(Box<Finding>),
     Authenticating(Authenticating),
+    /// The client has been told why its token is refused. Whatever it answers ends the
+    /// exchange, and with it a failed login.
+    Refusing {
+        user: UserName,
+    },
     /// A failed login that is answered after a pause.
     Delaying {
         user: UserName,
@@ -157,40 +192,35 @@ impl Turn {
     }
 }
 
-/// What decides which commands are taken.
-#[derive(Clone, Copy)]
-struct Terms<'a> {
-    policy: &'a Policy,
-    channel: Channel,
-}
-
-impl Terms<'_> {
-    fn passwords_are_taken(self) -> bool {
-        self.channel == Channel::Tls || self.policy.plaintext_without_tls
-    }
-
-    /// The same for every user, so that both states tell it (RFC 2449, section 6.7).
-    fn expire(self) -> Option<u16> {
-        self.policy.retention.map(Retention::days)
-    }
-
-    fn stls_is_taken(self) -> bool {
-        self.channel == Channel::Clear { stls: true }
-    }
-}
-
 impl Session {
     /// Begins a session and greets the client.
     pub fn new(policy: Arc<Policy>, channel: Channel, now: Instant, out: &mut Output) -> Self {
+        Self::stamped(policy, channel, None, now, out)
+    }
+
+    /// The same with a stamp in the greeting, by which APOP is offered.
+    pub fn stamped(
+        policy: Arc<Policy>,
+        channel: Channel,
+        stamp: Option<Stamp>,
+        now: Instant,
+        out: &mut Output,
+    ) -> Self {
         debug_assert!(out.room() >= limits::REPLY_ROOM);
-        reply::greeting(out, &policy.hostname);
+        reply::greeting(out, &policy.hostname, stamp.as_ref().map(Stamp::as_str));
+        let peer = stamp.map(|stamp| {
+            Box::new(Peer {
+                stamp: Some(stamp),
+                ..Peer::default()
+            })
+        });
         Self {
             deadline: now + policy.login,
             policy,
             channel,
             bad_commands: 0,
             failed_logins: 0,
-            client: None,
+            peer,
             state: State::Authorization(Authorization::default()),
         }
     }
@@ -198,29 +228,72 @@ impl Session {
     /// The client has shown a certificate in the TLS handshake, of an authority
     /// that is trusted for it, and this is the name it vouches for.
     pub fn vouch_for(&mut self, client: String) {
-        self.client = Some(client.into_boxed_str());
+        self.peer().certificate = Some(client.into_boxed_str());
+    }
+
+    /// The client speaks TLS, and this is what an exchange within it can be bound to.
+    pub fn bind(&mut self, bindings: Bindings) {
+        self.peer().bindings = bindings;
+    }
+
+    fn peer(&mut self) -> &mut Peer {
+        self.peer.get_or_insert_default()
     }
 
     /// Takes a line, given without its line end.
     pub fn handle_line(&mut self, line: &[u8], now: Instant, out: &mut Output) -> Step {
         debug_assert!(out.room() >= limits::REPLY_ROOM);
-        let command = proto::parse(line);
+        if let State::Refusing { .. } = self.state {
+            return self.end_refusing(now, out);
+        }
         let terms = Terms {
             policy: &self.policy,
             channel: self.channel,
+            peer: self.peer.as_deref(),
         };
-        let turn = match (self.state.take(), command) {
-            (State::Authorization(state), Ok(command)) => state.handle(command, terms, out),
-            (State::Transaction(state), Ok(command)) => state.handle(command, terms, out),
-            (state, Err(error)) => Turn::refused(state.after_bad_line(), error.text()),
-            (state, Ok(_)) => panic!("a line while {} is pending", state.name()),
+        let turn = match self.state.take() {
+            // Not a command, whatever it looks like.
+            State::Exchanging(state) => state.handle(line, terms, out),
+            state => match (state, proto::parse(line)) {
+                (State::Authorization(state), Ok(command)) => state.handle(command, terms, out),
+                (State::Transaction(state), Ok(command)) => state.handle(command, terms, out),
+                (state, Err(error)) => Turn::refused(state.after_bad_line(), error.text()),
+                (state, Ok(_)) => panic!("a line while {} is pending", state.name()),
+            },
         };
         self.finish(turn, now, out)
+    }
+
+    /// Whether the next line is no command but a response within AUTH.
+    pub fn expects_response(&self) -> bool {
+        matches!(self.state, State::Exchanging(_) | State::Refusing { .. })
+    }
+
+    /// Octets that the next line may have, its end included.
+    pub fn line_limit(&self) -> usize {
+        if self.expects_response() {
+            limits::SASL_LINE
+        } else {
+            limits::COMMAND_LINE
+        }
+    }
+
+    /// How the client logs in whose credentials are being checked, as log readers
+    /// know it: USER and PASS are PLAIN to them.
+    pub fn method(&self) -> Method {
+        match &self.state {
+            State::Authenticating(state) => state.method,
+            State::Finding(state) => Method::Sasl(state.mechanism),
+            _ => Method::Sasl(Mechanism::Plain),
+        }
     }
 
     /// Takes notice of a line that was too long to be kept.
     pub fn handle_oversized_line(&mut self, now: Instant, out: &mut Output) -> Step {
         debug_assert!(out.room() >= limits::REPLY_ROOM);
+        if let State::Refusing { .. } = self.state {
+            return self.end_refusing(now, out);
+        }
         let state = self.state.take().after_bad_line();
         let turn = Turn::refused(state, "the command line is too long");
         self.finish(turn, now, out)
@@ -231,11 +304,19 @@ impl Session {
         debug_assert!(out.room() >= limits::REPLY_ROOM);
         let (state, step) = match (self.state.take(), outcome) {
             (State::Authenticating(state), Outcome::Authenticated(result)) => {
-                self.authenticated(state.user, result, out)
+                self.authenticated(state.identity, state.method, result, out)
             }
+            (State::Finding(state), Outcome::Found(Ok(answer))) => state.found(*answer, out),
+            (State::Finding(state), Outcome::Found(Err(refusal))) => self.authenticated(
+                state.identity,
+                Method::Sasl(state.mechanism),
+                Err(refusal),
+                out,
+            ),
             (State::Delaying { user, refusal }, Outcome::Paused) => {
                 self.login_failed(user, &refusal, out)
             }
+            (State::Opening { user }, Outcome::TurnedAway(why)) => turned_away(user, why, out),
             (State::Opening { user }, Outcome::MaildropOpened(result)) => {
                 opened(user, result, now, out)
             }
@@ -271,6 +352,8 @@ impl Session {
         }
         let (closed, end) = match self.state.take() {
             State::Authorization(state) => (Closed::visitor(state.name), End::LoginTimeout),
+            State::Exchanging(state) => (Closed::visitor(state.name), End::LoginTimeout),
+            State::Refusing { user } => (Closed::visitor(Name::Former(user)), End::LoginTimeout),
             State::Transaction(state) => (state.closed(), End::Autologout),
             State::Listing(state) => (state.transaction.closed(), End::Autologout),
             state => {
@@ -292,8 +375,10 @@ impl Session {
     pub fn summary(&self) -> Summary<'_> {
         let (user, tally) = match &self.state {
             State::Authorization(state) => (state.name.user(), None),
-            State::Authenticating(state) => (Some(&state.user), None),
-            State::Delaying { user, .. } => (Some(user), None),
+            State::Exchanging(state) => (state.name.user(), None),
+            State::Authenticating(state) => (Some(state.identity.owner()), None),
+            State::Finding(state) => (Some(state.identity.owner()), None),
+            State::Refusing { user } | State::Delaying { user, .. } => (Some(user), None),
             State::StartingTls => (None, None),
             State::Opening { user } => (Some(user), Some(Tally::default())),
             State::Transaction(state) => (Some(&state.user), Some(state.tally)),
@@ -309,12 +394,14 @@ impl Session {
             State::Closed(Closed::Visitor(name)) => (name.user(), None),
             State::Closed(Closed::User { user, tally }) => (Some(user), Some(*tally)),
         };
+        let peer = self.peer.as_deref();
         Summary {
             user,
             authenticated: tally.is_some(),
             failed_logins: self.failed_logins,
             tally: tally.unwrap_or_default(),
-            client: self.client.as_deref(),
+            client: peer.and_then(|peer| peer.certificate.as_deref()),
+            master: peer.and_then(|peer| peer.master.as_ref()),
         }
     }
 
@@ -339,6 +426,9 @@ impl Session {
 
     fn settle(&mut self, state: State, now: Instant) {
         if let State::Transaction(_) | State::Listing(_) = state {
+            if let Some(peer) = &mut self.peer {
+                peer.bindings = Bindings::default();
+            }
             self.deadline = now + self.policy.idle;
         }
         self.state = state;
@@ -346,14 +436,23 @@ impl Session {
 
     fn authenticated(
         &mut self,
-        user: UserName,
+        identity: Identity,
+        method: Method,
         result: Result<Account, Refusal>,
         out: &mut Output,
     ) -> (State, Step) {
+        let user = identity.shown();
         let refusal = match result {
             Ok(account) => {
+                if identity.acts_for.is_some() {
+                    self.peer().master = Some(identity.user);
+                }
+                let own = account.limits.as_ref().and_then(|own| own.login_delay);
+                if own.is_some() || self.peer.is_some() {
+                    self.peer().login_delay = own;
+                }
                 let user = account.user.clone();
-                let action = Action::OpenMaildrop(account);
+                let action = Action::OpenMaildrop(Box::new(account));
                 return (State::Opening { user }, Step::Perform(action));
             }
             Err(Refusal::Unavailable) => {
@@ -364,9 +463,39 @@ impl Session {
                 reply::err(out, Some(Code::SysTemp), "too many logins wait already");
                 return (Authorization::after(user).into(), Step::Continue);
             }
-            Err(Refusal::Rejected) => Failure::Rejected,
+            Err(Refusal::Throttled) => {
+                let text = "too many logins failed here; try again later";
+                reply::err(out, Some(Code::SysTemp), text);
+                return (Authorization::after(user).into(), Step::Continue);
+            }
+            Err(Refusal::Crowded) => {
+                reply::err(out, Some(Code::InUse), "too many sessions of this user");
+                return (Authorization::after(user).into(), Step::Continue);
+            }
+            Err(Refusal::Rejected) => match method.told_of(&self.policy.tokens) {
+                Some(why) => {
+                    reply::challenge(out, &why);
+                    return (State::Refusing { user }, Step::Continue);
+                }
+                None => Failure::Rejected,
+            },
             Err(Refusal::Disabled(notice)) => Failure::Disabled(notice),
         };
+        self.failed(user, refusal, out)
+    }
+
+    /// Goes on when the client has answered to why its token was refused.
+    fn end_refusing(&mut self, now: Instant, out: &mut Output) -> Step {
+        let State::Refusing { user } = self.state.take() else {
+            panic!("nothing was refused");
+        };
+        let (state, step) = self.failed(user, Failure::Rejected, out);
+        self.settle(state, now);
+        step
+    }
+
+    /// A login has failed, and is answered so after its pause.
+    fn failed(&mut self, user: UserName, refusal: Failure, out: &mut Output) -> (State, Step) {
         let earlier = u32::from(self.failed_logins);
         self.failed_logins += 1;
         let factor = 2_u32.saturating_pow(earlier);
@@ -399,31 +528,9 @@ impl Session {
     }
 }
 
-fn opened(
-    user: UserName,
-    result: Result<Arc<Snapshot>, OpenError>,
-    now: Instant,
-    out: &mut Output,
-) -> (State, Step) {
-    let (code, text) = match result {
-        Ok(snapshot) => {
-            reply::ok(out, "logged in");
-            return (Transaction::new(user, snapshot).into(), Step::Continue);
-        }
-        Err(OpenError::InUse(holder)) => {
-            let age = now.saturating_duration_since(holder.since);
-            Line::err(out, Some(Code::InUse))
-                .text("another session has the maildrop open for ")
-                .number(age.as_secs())
-                .text(" seconds")
-                .end();
-            return (Authorization::after(user).into(), Step::Continue);
-        }
-        Err(OpenError::Temporary(_)) => (Code::SysTemp, "the maildrop cannot be opened now"),
-        Err(OpenError::Permanent(_)) => (Code::SysPerm, "the maildrop cannot be opened"),
-    };
-    reply::err(out, Some(code), text);
-    (Authorization::after(user).into(), Step::Continue)
+/// Rounded up: who waits that long has waited long enough.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 impl State {
@@ -436,6 +543,7 @@ impl State {
     fn after_bad_line(self) -> Self {
         match self {
             Self::Authorization(state) => state.passed_over().into(),
+            Self::Exchanging(state) => Authorization { name: state.name }.into(),
             Self::Transaction(state) => state.into(),
             state => panic!("a line while {} is pending", state.name()),
         }
@@ -452,7 +560,9 @@ impl State {
     fn name(&self) -> &'static str {
         match self {
             Self::Authorization(_) => "no login",
+            Self::Exchanging(_) | Self::Refusing { .. } => "a response",
             Self::Authenticating(_) => "a login",
+            Self::Finding(_) => "a search",
             Self::Delaying { .. } => "a pause",
             Self::StartingTls => "a handshake",
             Self::Opening { .. } => "the opening of a maildrop",

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Account, Credentials, Refusal};
+use crate::auth::{Account, Credentials, Identity, Proved, Refusal, ScramAnswer, ScramQuestion};
 use crate::maildrop::{CommitReport, MessageError, OpenError, Snapshot};
 use crate::proto::{MessageNumber, Octets};
+use crate::sasl::{Mechanism, TokenTerms};
 
 use super::Deletions;
 
@@ -27,12 +28,17 @@ pub enum Step {
 #[derive(Debug)]
 pub enum Action {
     /// Ask whether these credentials are right: [`Outcome::Authenticated`].
-    Authenticate(Credentials),
+    Authenticate(Box<Credentials>),
+    /// Ask what is stored of a user for SCRAM: [`Outcome::Found`].
+    FindKeys(Box<ScramQuestion>),
+    /// Take notice of how a login came out that was decided within its exchange:
+    /// [`Outcome::Authenticated`].
+    Note(Box<(Identity, Result<Proved, Refusal>)>),
     /// Send the output, drop whatever the client sent behind `STLS`, and shake
     /// hands: [`Outcome::TlsStarted`].
     StartTls,
     /// Lock and read the maildrop: [`Outcome::MaildropOpened`].
-    OpenMaildrop(Account),
+    OpenMaildrop(Box<Account>),
     /// Send a message, its first reply line included: [`Outcome::Sent`].
     Send {
         /// Which one.
@@ -49,8 +55,12 @@ pub enum Action {
 /// What became of an [`Action`].
 #[derive(Debug)]
 pub enum Outcome {
-    /// Of [`Action::Authenticate`].
+    /// Of [`Action::FindKeys`].
+    Found(Result<Box<ScramAnswer>, Refusal>),
+    /// Of [`Action::Authenticate`], and of [`Action::Note`].
     Authenticated(Result<Account, Refusal>),
+    /// Of [`Action::OpenMaildrop`], where it was not tried.
+    TurnedAway(TurnedAway),
     /// Of [`Action::OpenMaildrop`].
     MaildropOpened(Result<Arc<Snapshot>, OpenError>),
     /// Of [`Action::Send`]: the octets sent, as RFC 1939 counts them. An error
@@ -63,6 +73,15 @@ pub enum Outcome {
     Committed(CommitReport),
     /// Of [`Action::Pause`].
     Paused,
+}
+
+/// Why a user who has shown the password is not let in now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// The last login was not long ago: `[LOGIN-DELAY]`, and what is left to wait.
+    TooSoon(Duration),
+    /// There are as many sessions as the user may have: `[IN-USE]`.
+    TooMany,
 }
 
 /// How a session ended, for the log.
@@ -80,4 +99,31 @@ pub enum End {
     TooManyBadCommands,
     /// [`limits::FAILED_LOGINS`](crate::limits::FAILED_LOGINS) was reached.
     TooManyAuthFailures,
+}
+
+/// How a client logs in, as log readers know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// By AUTH; USER and PASS are PLAIN.
+    Sasl(Mechanism),
+    /// By APOP.
+    Apop,
+}
+
+impl Method {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sasl(mechanism) => mechanism.name(),
+            Self::Apop => "APOP",
+        }
+    }
+
+    /// What the client is told in a challenge when it is refused, where it has to be.
+    pub(super) fn told_of(self, tokens: &TokenTerms) -> Option<Vec<u8>> {
+        match self {
+            Self::Sasl(mechanism) => tokens.refusal(mechanism),
+            Self::Apop => None,
+        }
+    }
 }

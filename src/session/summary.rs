@@ -16,6 +16,8 @@ pub struct Summary<'a> {
     pub tally: Tally,
     /// The name that the client's certificate vouches for.
     pub client: Option<&'a str>,
+    /// The master user who is logged in for that user.
+    pub master: Option<&'a UserName>,
 }
 
 /// What was done in a maildrop.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::*;
-use crate::maildrop::{self, CommitReport, FaultKind, InUse, MessageError};
+use crate::auth::{ScramAnswer, ScramQuestion, UserLimits, Verifier};
+use crate::maildrop::{self, CommitReport, FaultKind, InUse, MessageError, OpenError, Snapshot};
 use crate::proto::{MessageNumber, Octets};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,6 +24,8 @@ struct Dialogue {
     /// What was asked for.
     commits: Vec<Vec<u32>>,
     pauses: Vec<Duration>,
+    /// The user's own.
+    login_delay: Option<Duration>,
     sent: Vec<(u32, Option<u64>)>,
     flushes: usize,
     end: Option<End>,
@@ -32,9 +35,14 @@ fn policy() -> Policy {
     Policy {
         hostname: "pop.example.net".to_owned(),
         plaintext_without_tls: true,
+        names: NameRules::default(),
+        mechanisms: Mechanism::ALL.into_iter().collect(),
+        apop: false,
+        tokens: TokenTerms::default(),
         idle: 600 * SECOND,
         login: 60 * SECOND,
         failure_delay: Duration::ZERO,
+        login_delay: None,
         retention: None,
     }
 }
@@ -76,6 +84,7 @@ impl Dialogue {
             not_removed: None,
             commits: Vec::new(),
             pauses: Vec::new(),
+            login_delay: None,
             sent: Vec::new(),
             flushes: 0,
             end: None,
@@ -145,9 +154,22 @@ impl Dialogue {
             Action::Authenticate(credentials) => {
                 Outcome::Authenticated(match self.refusal.take() {
                     Some(refusal) => Err(refusal),
-                    None => Ok(account(credentials.user)),
+                    None => Ok(Account {
+                        limits: self.login_delay.map(|delay| {
+                            Box::new(UserLimits {
+                                login_delay: Some(delay),
+                                ..UserLimits::default()
+                            })
+                        }),
+                        ..account(credentials.identity.owner().clone())
+                    }),
                 })
             }
+            Action::FindKeys(question) => Outcome::Found(match self.refusal.take() {
+                Some(refusal) => Err(refusal),
+                None => Ok(Box::new(answer(&question))),
+            }),
+            Action::Note(noted) => Outcome::Authenticated(noted.1.map(Account::from)),
             Action::StartTls => Outcome::TlsStarted,
             Action::OpenMaildrop(_) => Outcome::MaildropOpened(match self.open_error.take() {
                 Some(error) => Err(error),
@@ -189,11 +211,23 @@ impl Dialogue {
     }
 }
 
+/// Everybody's password is "pencil" (RFC 7677, section 3).
+fn answer(question: &ScramQuestion) -> ScramAnswer {
+    const STORED: &[u8] = b"{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let stored = Verifier::parse(STORED).expect("known");
+    ScramAnswer {
+        keys: stored.scram_keys().expect("of SCRAM").clone(),
+        verdict: Ok(account(question.identity.owner().clone()).into()),
+        nonce: "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned(),
+    }
+}
+
 fn account(user: UserName) -> Account {
     Account {
         user,
         home: None,
         mail: None,
+        limits: None,
     }
 }
 

@@ -91,11 +91,18 @@ impl Transaction {
                 reply::Capabilities {
                     user: terms.passwords_are_taken(),
                     stls: false,
+                    sasl: &terms.mechanisms().names(),
+                    login_delay: terms.own_login_delay(),
                     expire: terms.expire(),
                 },
             ),
             Command::Quit => return self.quit(out),
-            Command::User(_) | Command::Pass(_) | Command::Stls => {
+            Command::User(_)
+            | Command::Pass(_)
+            | Command::Stls
+            | Command::Apop { .. }
+            | Command::Mechanisms
+            | Command::Auth { .. } => {
                 return Turn::refused(self, "you are logged in already");
             }
         }

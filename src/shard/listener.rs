@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
+use crate::limits;
+use crate::ring;
+
 /// How long a peer may leave sent bytes unacknowledged before its connection is
 /// given up (`TCP_USER_TIMEOUT`, `tcp(7)`).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
@@ -112,6 +115,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     sockopt::set_tcp_nodelay(&socket, true)?;
+    ring::bound_unsent(&socket, limits::UNSENT)?;
     sockopt::set_tcp_user_timeout(
         &socket,
         u32::try_from(UNACKNOWLEDGED.as_millis()).expect("a minute and a half"),

@@ -4,14 +4,16 @@
 //! ring, buffers, deadlines, counters and session names. From outside it hears
 //! only [`Order`]s, which a task of its own waits for.
 
+pub mod admission;
 pub mod deadlines;
 mod drain;
 pub mod listener;
+pub mod steering;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,15 +22,16 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use glommio::{LocalExecutorBuilder, Placement};
+use rustix::net::SendFlags;
 
 use crate::config::TlsMode;
-use crate::conn::{self, Accepted, Buffers, Services};
+use crate::conn::{self, Accepted, Buffers, CurrentRules, Services, Thresholds};
 use crate::limits;
-use crate::observe::{AcceptError, SessionIds, ShardWriter};
+use crate::observe::{AcceptError, Limit, SessionIds, ShardWriter};
 use crate::ring::{self, Handle, Pool, Ring, Sleep};
-use crate::session::Policy;
 use crate::tls;
 
+use self::admission::{Full, Seat};
 use self::deadlines::{Alarm, Deadlines};
 pub use self::drain::{Order, Orders};
 use self::drain::{Phase, Roster};
@@ -52,7 +55,7 @@ pub struct Plan {
     /// Its sockets.
     pub listeners: Vec<Listener>,
     /// What the operator decided.
-    pub policy: Arc<Policy>,
+    pub rules: Arc<CurrentRules>,
     /// How long a client may take to read one buffer.
     pub write_stall: Duration,
     /// What all shards share.
@@ -67,6 +70,10 @@ pub struct Plan {
     pub started: SystemTime,
     /// What it is told.
     pub orders: Arc<Orders>,
+    /// The threads of all shards that wait for other machines.
+    pub far: Pool,
+    /// How messages are taken from their files.
+    pub thresholds: Thresholds,
 }
 
 /// A shard that runs.
@@ -97,6 +104,7 @@ pub fn start(plan: Plan, accepting: impl FnOnce() + Send + 'static) -> io::Resul
     // Before the shard is pinned: its threads are not.
     let pool = Pool::start(&format!("pool-{}", plan.number), limits::POOL_THREADS)?;
     let own = pool.clone();
+    let pool = pool.with_far(&plan.far);
     let thread = LocalExecutorBuilder::new(Placement::Fixed(plan.cpu))
         .name(&format!("shard-{}", plan.number))
         // The ring beside glommio's moves the octets; glommio's own buffers
@@ -120,7 +128,7 @@ async fn run(ring: Ring, plan: Plan, accepting: impl FnOnce()) {
         shard: plan.number,
         ring: ring.clone(),
         deadlines,
-        policy: plan.policy,
+        rules: plan.rules,
         write_stall: plan.write_stall,
         services: plan.services,
         tls: plan.tls,
@@ -128,6 +136,7 @@ async fn run(ring: Ring, plan: Plan, accepting: impl FnOnce()) {
         counters: plan.counters,
         names: RefCell::new(SessionIds::new(plan.started, number)),
         buffers: Buffers::default(),
+        thresholds: plan.thresholds,
     });
     let roster = Rc::new(Roster::default());
     let passing = pass_on(ring.clone(), Rc::clone(&context), Rc::clone(&roster));
@@ -227,6 +236,38 @@ fn classify(error: &io::Error) -> AcceptError {
     }
 }
 
+/// Whether an address may have a connection more.
+fn seat(context: &conn::Context, from: IpAddr) -> Result<Option<Seat>, Limit> {
+    let rules = context.rules.get();
+    if rules.exempts(from) {
+        return Ok(None);
+    }
+    if rules.blocked.contains(from) {
+        return Err(Limit::Blocked);
+    }
+    if rules.sessions.per_address == 0 {
+        return Ok(None);
+    }
+    let admission = &context.services.admission;
+    let seat = admission.connect(from, &rules.sessions, Instant::now());
+    seat.map_err(|Full| Limit::Address)
+}
+
+/// Closes a connection that is not let in. It costs one call: whoever has too many is
+/// told so in clear text, where that is spoken and the socket takes it at once; who is
+/// blocked is told nothing.
+fn turn_away(context: &conn::Context, socket: Handle, tls: TlsMode, limit: Limit) {
+    if limit == Limit::Address && tls != TlsMode::Implicit {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // It is a courtesy.
+        let _ = rustix::net::send(&socket, TOO_MANY, flags);
+    }
+    context.ring.close(socket);
+}
+
+/// In place of a greeting.
+const TOO_MANY: &[u8] = b"-ERR [SYS/TEMP] too many sessions from your address\r\n";
+
 /// Starts the task of a new connection.
 fn welcome(
     context: &Rc<conn::Context>,
@@ -248,6 +289,14 @@ fn welcome(
     } else {
         address
     };
+    let seat = match seat(context, remote.ip()) {
+        Ok(seat) => seat,
+        Err(limit) => {
+            context.counters.limit(limit);
+            turn_away(context, socket, tls, limit);
+            return;
+        }
+    };
     let alarm = Alarm::new(&context.deadlines);
     let entry = Roster::enter(roster, alarm.watch());
     let accepted = Accepted {
@@ -256,6 +305,7 @@ fn welcome(
         local,
         tls,
         alarm,
+        seat,
     };
     let serving = conn::serve(Rc::clone(context), accepted, entry);
     context.ring.spawn(serving).detach();

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::SignatureAlgorithm;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
+use super::binding;
 use crate::config::CertificateOptions;
 use crate::limits;
 
@@ -27,6 +28,8 @@ pub enum CertificateError {
         file: PathBuf,
         /// What is wrong with it.
         cause: String,
+        /// Whether it is only that this process may not read it.
+        refused: bool,
     },
     /// Chain and key do not belong together, or rustls does not take them.
     Refused {
@@ -37,6 +40,13 @@ pub enum CertificateError {
         /// What rustls says.
         cause: String,
     },
+    /// No cipher suite that is allowed goes with the certificate's key.
+    Unserved {
+        /// The chain's file.
+        chain: PathBuf,
+        /// The kind of its key.
+        kind: KeyKind,
+    },
     /// rustls does not take what the configuration asks for.
     Unsupported(String),
 }
@@ -44,7 +54,7 @@ pub enum CertificateError {
 impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CertificateError::Unreadable { file, cause } => write!(
+            CertificateError::Unreadable { file, cause, .. } => write!(
                 f,
                 "{}: {cause}; put the PEM text of the certificate chain or the private key there, \
                  readable for the server",
@@ -56,6 +66,12 @@ impl fmt::Display for CertificateError {
                 chain.display(),
                 key.display()
             ),
+            CertificateError::Unserved { chain, kind } => write!(
+                f,
+                "{}: no suite of tls.ciphers goes with its {kind} key; allow those of TLS 1.3, or \
+                 of TLS 1.2 those with {kind} in their names",
+                chain.display()
+            ),
             CertificateError::Unsupported(cause) => {
                 write!(f, "[tls]: {cause}; allow more cipher suites or versions")
             }
@@ -65,12 +81,24 @@ impl fmt::Display for CertificateError {
 
 impl std::error::Error for CertificateError {}
 
+impl CertificateError {
+    /// A file that is not what it should be.
+    pub(super) fn wrong(file: &Path, cause: impl Into<String>) -> Self {
+        CertificateError::Unreadable {
+            file: file.to_owned(),
+            cause: cause.into(),
+            refused: false,
+        }
+    }
+
+    /// Whether another user may find it right.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, CertificateError::Unreadable { refused: true, .. })
+    }
+}
+
 /// The octets of a file, as long as it is one of a decent size.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let unreadable = |cause: String| CertificateError::Unreadable {
-        file: path.to_owned(),
-        cause,
-    };
     let read = || -> io::Result<Vec<u8>> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
@@ -80,20 +108,21 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
         file.take(limits::PEM_FILE).read_to_end(&mut octets)?;
         Ok(octets)
     };
-    read().map_err(|error| unreadable(error.to_string()))
+    read().map_err(|error| CertificateError::Unreadable {
+        file: path.to_owned(),
+        cause: error.to_string(),
+        refused: error.kind() == io::ErrorKind::PermissionDenied,
+    })
 }
 
 /// The certificates of a PEM file, at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let unreadable = |cause: String| CertificateError::Unreadable {
-        file: path.to_owned(),
-        cause,
-    };
     let octets = read(path)?;
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&octets).collect();
-    let certificates = parsed.map_err(|error| unreadable(error.to_string()))?;
+    let wrong = |error: pem::Error| CertificateError::wrong(path, error.to_string());
+    let certificates = parsed.map_err(wrong)?;
     if certificates.is_empty() {
-        return Err(unreadable("no certificate in it".to_owned()));
+        return Err(CertificateError::wrong(path, "no certificate in it"));
     }
     Ok(certificates)
 }
@@ -103,6 +132,8 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 pub(super) struct Certificate {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) facts: Facts,
+    /// Its digest as a channel binding has it.
+    pub(super) end_point: Option<Arc<[u8]>>,
 }
 
 /// What a certificate says of itself.
@@ -138,6 +169,34 @@ impl fmt::Display for KeyKind {
 }
 
 impl Facts {
+    /// What the first certificate of a chain says, whose key may be another's to read.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is none of a chain.
+    pub fn read(chain: &Path) -> Result<Self, CertificateError> {
+        let certificates = certificates(chain)?;
+        let (_, parsed) = X509Certificate::from_der(&certificates[0])
+            .map_err(|error| CertificateError::wrong(chain, error.to_string()))?;
+        Ok(Self::of(chain, &parsed))
+    }
+
+    fn of(chain: &Path, certificate: &X509Certificate<'_>) -> Self {
+        let seconds = certificate.validity().not_after.timestamp();
+        let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let is_rsa = matches!(certificate.public_key().parsed(), Ok(PublicKey::RSA(_)));
+        Self {
+            chain: chain.to_owned(),
+            names: host_names(certificate),
+            kind: if is_rsa {
+                KeyKind::Rsa
+            } else {
+                KeyKind::Elliptic
+            },
+            expires: SystemTime::UNIX_EPOCH + since,
+        }
+    }
+
     /// Whole days until it expires; negative where it has.
     pub fn days_left(&self, now: SystemTime) -> i64 {
         const DAY: u64 = 24 * 60 * 60;
@@ -161,12 +220,8 @@ impl Certificate {
     pub(super) fn load(options: &CertificateOptions) -> Result<Certificate, CertificateError> {
         let CertificateOptions { chain, key } = options;
         let certificates = certificates(chain)?;
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| {
-            CertificateError::Unreadable {
-                file: key.clone(),
-                cause: error.to_string(),
-            }
-        })?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+            .map_err(|error| CertificateError::wrong(key, error.to_string()))?;
         let refused = |cause: String| CertificateError::Refused {
             chain: chain.clone(),
             key: key.clone(),
@@ -178,22 +233,12 @@ impl Certificate {
                 .map_err(|error| refused(error.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(&leaf)
             .map_err(|error| refused(format!("the certificate cannot be read: {error}")))?;
-        let kind = match certified.key.algorithm() {
-            SignatureAlgorithm::RSA => KeyKind::Rsa,
-            _ => KeyKind::Elliptic,
-        };
-        let seconds = parsed.validity().not_after.timestamp();
-        let expires =
-            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        let facts = Facts {
-            chain: chain.clone(),
-            names: host_names(&parsed),
-            kind,
-            expires,
-        };
+        let end_point = binding::end_point(&leaf, &parsed);
+        let facts = Facts::of(chain, &parsed);
         Ok(Certificate {
             certified: Arc::new(certified),
             facts,
+            end_point,
         })
     }
 }

@@ -16,6 +16,7 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::binding::Heard;
 use super::certificate::{Certificate, KeyKind};
 
 /// Positions of certificates, elliptic ones first.
@@ -26,6 +27,8 @@ type Positions = Vec<usize>;
 #[derive(Debug)]
 pub(super) struct Chooser {
     certificates: Vec<Arc<CertifiedKey>>,
+    /// The digests of the same, for channel binding.
+    end_points: Vec<Option<Arc<[u8]>>>,
     exact: HashMap<String, Positions>,
     /// By what stands behind `*.`.
     wildcards: HashMap<String, Positions>,
@@ -58,6 +61,7 @@ impl Chooser {
                 .iter()
                 .map(|c| Arc::clone(&c.certified))
                 .collect(),
+            end_points: certificates.iter().map(|c| c.end_point.clone()).collect(),
             exact,
             wildcards,
         }
@@ -109,6 +113,7 @@ impl ResolvesServerCert for Counter {
         let count = &self.served.0[at];
         // A load and a store: the shard is the one writer.
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Heard::shows(self.chooser.end_points[at].clone());
         Some(Arc::clone(&self.chooser.certificates[at]))
     }
 }
@@ -150,6 +155,7 @@ mod tests {
                 kind,
                 expires: SystemTime::UNIX_EPOCH,
             },
+            end_point: None,
         }
     }
 

@@ -168,6 +168,12 @@ pub fn inspect(options: &TlsOptions) -> Result<Vec<Facts>, Vec<CertificateError>
             Err(fault) => faults.push(fault),
         }
     }
+    for Facts { chain, kind, .. } in &facts {
+        if !protocol::serves(&options.ciphers, *kind) {
+            let (chain, kind) = (chain.clone(), *kind);
+            faults.push(CertificateError::Unserved { chain, kind });
+        }
+    }
     faults.extend(Authority::load(options).err());
     faults.extend(Secrets::load(&options.ticket_keys).err());
     if faults.is_empty() {

@@ -12,6 +12,7 @@
 //! no file and shares no memory that it writes; what a handshake began with it
 //! keeps, whatever is renewed meanwhile.
 
+mod binding;
 mod certificate;
 mod chooser;
 mod folders;

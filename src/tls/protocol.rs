@@ -15,10 +15,12 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::{
-    RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version,
+    RootCertStore, ServerConfig, SignatureAlgorithm, SupportedCipherSuite,
+    SupportedProtocolVersion, version,
 };
 
-use super::certificate::{self, CertificateError};
+use super::binding::Exporters;
+use super::certificate::{self, CertificateError, KeyKind};
 use super::tickets::Tickets;
 use crate::config::{Cipher, ClientCertificates, TlsOptions, TlsVersion};
 
@@ -63,7 +65,7 @@ impl Authority {
         };
         let verifier = builder
             .build()
-            .map_err(|error| unreadable(file, error.to_string()))?;
+            .map_err(|error| CertificateError::wrong(file, error.to_string()))?;
         Ok(Authority {
             verifier: Some(verifier),
             identity,
@@ -75,20 +77,13 @@ impl Authority {
     }
 }
 
-fn unreadable(file: &Path, cause: String) -> CertificateError {
-    CertificateError::Unreadable {
-        file: file.to_owned(),
-        cause,
-    }
-}
-
 fn roots(file: &Path, identity: &mut Vec<u8>) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificate::certificates(file)? {
         identity.extend_from_slice(&certificate);
         roots
             .add(certificate)
-            .map_err(|error| unreadable(file, error.to_string()))?;
+            .map_err(|error| CertificateError::wrong(file, error.to_string()))?;
     }
     Ok(roots)
 }
@@ -117,6 +112,17 @@ fn provider(ciphers: &[Cipher]) -> Arc<CryptoProvider> {
         kx_groups: GROUPS.to_vec(),
         ..aws_lc_rs::default_provider()
     })
+}
+
+/// Whether any of the suites can be spoken by who has a key of that kind. Those of TLS 1.3
+/// leave the kind open.
+pub(super) fn serves(ciphers: &[Cipher], kind: KeyKind) -> bool {
+    let algorithm = match kind {
+        KeyKind::Elliptic => SignatureAlgorithm::ECDSA,
+        KeyKind::Rsa => SignatureAlgorithm::RSA,
+    };
+    let mut suites = ciphers.iter().copied().map(suite);
+    suites.any(|suite| suite.usable_for_signature_algorithm(algorithm))
 }
 
 fn versions(ciphers: &[Cipher]) -> Vec<&'static SupportedProtocolVersion> {
@@ -152,6 +158,8 @@ pub(super) fn server_config(
     config.ignore_client_order = true;
     config.send_tls13_tickets = TICKETS;
     config.max_early_data_size = 0;
+    // Nothing is logged: it is how rustls tells what a login can be bound to.
+    config.key_log = Arc::new(Exporters);
     config.enable_secret_extraction = options.kernel;
     Ok(config)
 }

@@ -23,11 +23,14 @@ use std::sync::Arc;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
 use rustls::{HandshakeKind, ServerConfig};
+use zeroize::Zeroizing;
 
+use super::binding::Heard;
 use super::certificate;
 use super::handed::{self, Handed, KernelKeys};
 use super::hello::{self, ClientVersion};
 use crate::limits;
+use crate::sasl::Bindings;
 
 /// Why TLS ended a connection.
 #[derive(Debug)]
@@ -94,6 +97,8 @@ pub struct Secured {
     outgoing: Outgoing,
     /// The kernel may take over.
     for_kernel: bool,
+    /// What was told in the handshake that a login can be bound to.
+    heard: Heard,
 }
 
 /// What became of the records that were made.
@@ -130,6 +135,7 @@ impl Secured {
             version: None,
             closed: false,
             outgoing: Outgoing::Gone,
+            heard: Heard::default(),
         })
     }
 
@@ -166,6 +172,12 @@ impl Secured {
     pub fn client_name(&self) -> Option<String> {
         let chain = self.connection.peer_certificates()?;
         certificate::client_name(chain.first()?)
+    }
+
+    /// What a login on this connection can be bound to, told once.
+    pub fn take_bindings(&mut self) -> Bindings {
+        let resumed = self.established() == Some(Established::Resumed);
+        std::mem::take(&mut self.heard).bindings(resumed)
     }
 
     /// Whether the kernel may make this connection's records from here on: it knows
@@ -208,11 +220,12 @@ impl Secured {
         if self.is_handshaking() {
             self.inspect(&received)?;
         }
-        let mut octets = received;
+        // Records are opened in place: what was a password stands there then.
+        let mut octets = Zeroizing::new(received);
         if !self.held.is_empty() {
             let mut held = std::mem::take(&mut self.held);
             held.extend_from_slice(&octets);
-            octets = held;
+            octets = held.into();
         }
         let mut taken = 0;
         let outcome = loop {
@@ -259,7 +272,15 @@ impl Secured {
         clear: &mut Vec<u8>,
         records: &mut Vec<u8>,
     ) -> Result<Progress, TlsFault> {
+        let handshaking = self.connection.is_handshaking();
+        if handshaking {
+            // Whatever another connection left there is not this one's.
+            drop(Heard::take());
+        }
         let status = self.connection.process_tls_records(&mut octets[*taken..]);
+        if handshaking {
+            self.heard.add(Heard::take());
+        }
         *taken += status.discard;
         match status.state? {
             ConnectionState::ReadTraffic(mut traffic) => {

@@ -77,10 +77,8 @@ fn secret(file: &Path) -> Result<Secret, CertificateError> {
     if (limits::TICKET_SECRET_LEAST..=limits::TICKET_SECRET_MOST).contains(&octets.len()) {
         return Ok(octets);
     }
-    Err(CertificateError::Unreadable {
-        file: file.to_owned(),
-        cause: format!("{} octets are no ticket key", octets.len()),
-    })
+    let cause = format!("{} octets are no ticket key", octets.len());
+    Err(CertificateError::wrong(file, cause))
 }
 
 fn random() -> Secret {

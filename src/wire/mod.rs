@@ -15,6 +15,7 @@
 //! result must not depend on it.
 
 mod count;
+mod kernel;
 mod stuff;
 mod top;
 
@@ -22,5 +23,6 @@ mod top;
 mod model;
 
 pub use count::OctetCounter;
+pub use kernel::Kernel;
 pub use stuff::Encoder;
 pub use top::TopLimit;

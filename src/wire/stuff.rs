@@ -8,14 +8,16 @@
 //! two, and the encoder is one octet large: a stalled download keeps its offset
 //! in the file and this.
 //!
-//! The way through the text is from LF to LF, found by memchr, and copies are
-//! put off until something must be inserted: text whose lines end with CRLF and
-//! begin with no dot is copied whole. The output's room is looked at once per
-//! pass and not per line: since no octet becomes more than two, half the room's
-//! worth of input always fits.
+//! Most of the text goes through a [`Kernel`] in blocks. What is too little for a
+//! block, and all of it on a machine without a kernel, goes from LF to LF, found
+//! by memchr, and copies are put off until something must be inserted: text whose
+//! lines end with CRLF and begin with no dot is copied whole. The output's room is
+//! looked at once per pass and not per line: since no octet becomes more than two,
+//! half the room's worth of input always fits.
 
 use memchr::memchr_iter;
 
+use super::kernel::{Carry, Kernel};
 use crate::limits;
 
 /// Encodes one message.
@@ -44,6 +46,13 @@ impl Place {
             _ => Self::Within,
         }
     }
+
+    fn carry(self) -> Carry {
+        Carry {
+            line_start: u64::from(self == Self::LineStart),
+            after_cr: u64::from(self == Self::AfterCr),
+        }
+    }
 }
 
 impl Encoder {
@@ -56,7 +65,15 @@ impl Encoder {
     /// how many octets of the input were taken; the next call must go on with
     /// the first that was not.
     pub fn encode(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
-        let mut taken = 0;
+        self.encode_with(Kernel::best(), input, out)
+    }
+
+    /// The same by a kernel of the caller's choice, for tests and benches.
+    pub fn encode_with(&mut self, kernel: Kernel, input: &[u8], out: &mut Vec<u8>) -> usize {
+        let mut taken = kernel.encode(self.place.carry(), input, out);
+        if let Some(last) = taken.checked_sub(1) {
+            self.place = Place::after(input[last]);
+        }
         loop {
             let rest = &input[taken..];
             let room = out.capacity() - out.len();
@@ -148,6 +165,17 @@ mod tests {
     /// Encodes with the input in `pieces` and the output in buffers whose
     /// sizes go round in `rooms`.
     fn encoded(pieces: &[&[u8]], rooms: &[usize]) -> Vec<u8> {
+        let mut kernels = Kernel::available();
+        let portable = kernels.next().expect("one for every machine");
+        let wire = encoded_with(portable, pieces, rooms);
+        for kernel in kernels {
+            let same = encoded_with(kernel, pieces, rooms) == wire;
+            assert!(same, "{} encodes otherwise", kernel.name());
+        }
+        wire
+    }
+
+    fn encoded_with(kernel: Kernel, pieces: &[&[u8]], rooms: &[usize]) -> Vec<u8> {
         let mut encoder = Encoder::new();
         let mut wire = Vec::new();
         let mut rooms = rooms.iter().copied().cycle();
@@ -160,7 +188,7 @@ mod tests {
                     out = Vec::with_capacity(rooms.next().expect("a cycle"));
                 }
                 let capacity = out.capacity();
-                let taken = encoder.encode(rest, &mut out);
+                let taken = encoder.encode_with(kernel, rest, &mut out);
                 assert_eq!(out.capacity(), capacity, "the output grew");
                 assert!(taken > 0 || out.len() == capacity, "no progress");
                 rest = &rest[taken..];
@@ -257,6 +285,61 @@ mod tests {
             let octets: Vec<&[u8]> = text.chunks(1).collect();
             prop_assert_eq!(encoded(&octets, &rooms), &wire[..]);
             prop_assert_eq!(encoded(&[&text], &[1]), &wire[..]);
+        }
+    }
+
+    /// Text of many blocks, with what matters to the rules at every place of a
+    /// block in the course of it.
+    fn long() -> Vec<u8> {
+        let piece = b"prose that goes on.\n.dots\r\n\n\n..\r\r\n\n.";
+        let filler = [b'x'; 150];
+        let mut text = Vec::new();
+        for gap in 0..filler.len() {
+            text.extend_from_slice(&filler[..gap]);
+            text.extend_from_slice(&piece[gap % piece.len()..]);
+        }
+        text
+    }
+
+    #[test]
+    fn every_kernel_agrees_at_every_split_and_alignment() {
+        let text = long();
+        let wire = model::wire(&text);
+        for cut in 0..300 {
+            let (head, tail) = text.split_at(cut);
+            assert!(encoded(&[head, tail], &[3 * text.len()]) == wire, "{cut}");
+            let (head, tail) = text.split_at(text.len() - cut);
+            assert!(encoded(&[head, tail], &[3 * text.len()]) == wire, "-{cut}");
+            // The text itself begins anywhere in memory, and so does the output.
+            assert!(whole(&text[cut..]) == model::wire(&text[cut..]), "{cut}..");
+            assert!(encoded(&[&text], &[200 + cut]) == wire, "room {cut}");
+        }
+    }
+
+    #[test]
+    fn insertions_before_every_octet_fit() {
+        for octet in [b"\n", b"."] {
+            for length in 0..400 {
+                let text = octet.repeat(length);
+                assert_eq!(whole(&text), model::wire(&text));
+                let dense = b"\n.".repeat(length);
+                assert_eq!(encoded(&[&dense], &[260]), model::wire(&dense));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_kernel_agrees_on_long_text(
+            text in prop::collection::vec(model::text(), 1..12),
+            cut in any::<prop::sample::Index>(),
+            rooms in prop::collection::vec(1_usize..2000, 1..4),
+        ) {
+            let text = text.concat();
+            let wire = model::wire(&text);
+            let (head, tail) = text.split_at(cut.index(text.len() + 1));
+            prop_assert_eq!(encoded(&[head, tail], &[1 << 16]), &wire[..]);
+            prop_assert_eq!(encoded(&[head, tail], &rooms), &wire[..]);
         }
     }
 }

@@ -268,6 +268,62 @@ fn check_tells_names_kinds_and_days() {
     );
 }
 
+/// What a client would refuse is a fault before a client sees it.
+#[test]
+fn check_and_doctor_find_what_has_expired_and_what_no_suite_goes_with() {
+    let mut site = site(&["rsa"]);
+    write_pair(site.path(), "rsa", &["pop.example.org"], &rsa_key());
+    let run = |site: &Site, subcommand: &str| {
+        let mut command = Command::new(PROGRAM);
+        let output = command
+            .args([subcommand, "--config"])
+            .arg(site.configure())
+            .output();
+        let output = output.expect("it starts");
+        let told = String::from_utf8(output.stdout).expect("UTF-8");
+        (output.status.success(), told)
+    };
+    site.tls = "ciphers = [\"ECDHE-ECDSA-AES128-GCM-SHA256\"]".to_owned();
+    let (right, told) = run(&site, "check");
+    assert!(!right, "{told}");
+    let chain = site.path().join("rsa.chain");
+    let fault = format!(
+        "{}: no suite of tls.ciphers goes with its RSA key; ",
+        chain.display()
+    );
+    assert!(
+        told.starts_with(&fault) && told.lines().count() == 1,
+        "{told}"
+    );
+    let (_, told) = run(&site, "doctor");
+    assert!(told.contains(&format!("problem certificate: found cannot be used, wanted files that can be read and belong together: what cannot be used is served to nobody; mend: {fault}")), "{told}");
+
+    site.tls.clear();
+    assert!(run(&site, "check").0);
+    let key = rsa_key();
+    let mut params = CertificateParams::new(["pop.example.org".to_owned()]).expect("a name");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let made = params.self_signed(&key).expect("made");
+    fs::write(&chain, made.pem()).expect("written");
+    fs::write(site.path().join("rsa.key"), key.serialize_pem()).expect("written");
+    let (right, told) = run(&site, "check");
+    assert!(!right, "{told}");
+    assert!(
+        told.contains(" (RSA, pop.example.org): HAS EXPIRED: renew it\n"),
+        "{told}"
+    );
+    let (right, told) = run(&site, "doctor");
+    assert!(!right, "{told}");
+    assert!(
+        told.contains("problem certificate.pop.example.org: found it has expired, "),
+        "{told}"
+    );
+    // Who serves by it serves on: mail over TLS that is refused by some is more than none.
+    let server = site.start();
+    server.log_in("ann").quit();
+}
+
 /// Sessions one after the other by each of these users, until told to stop; how
 /// many there were, and what went wrong.
 fn traffic(
@@ -505,7 +561,7 @@ fn key_exchange_is_hybrid_and_versions_are_the_operators() {
 }
 
 /// An authority and a certificate of its, for a person with this address.
-fn person(address: &str) -> (String, CertificateDer<'static>, KeyPair) {
+pub(crate) fn person(address: &str) -> (String, CertificateDer<'static>, KeyPair) {
     let authority = elliptic();
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

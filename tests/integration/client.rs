@@ -85,6 +85,11 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// The connection, without what it gave and nobody has read.
+    pub(crate) fn take_stream(self) -> S {
+        self.stream
+    }
+
     /// The connection, once every octet it gave has been read.
     pub(crate) fn into_stream(self) -> S {
         assert!(self.received.is_empty(), "unread octets");

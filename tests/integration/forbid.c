@@ -1,6 +1,6 @@
 /* Runs a program for which a system call fails, as under the seccomp profile of a
- * container: forbid ERRNO setup|enter|register PROGRAM [ARGUMENT...], where the call
- * is that one of io_uring's. */
+ * container: forbid ERRNO setup|enter|register|openat2 PROGRAM [ARGUMENT...], where the
+ * first three are io_uring's. */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -16,9 +16,10 @@ int main(int argc, char **argv)
 {
     if (argc < 4)
         return 99;
-    unsigned call = strcmp(argv[2], "setup") == 0   ? __NR_io_uring_setup
-                    : strcmp(argv[2], "enter") == 0 ? __NR_io_uring_enter
-                                                    : __NR_io_uring_register;
+    unsigned call = strcmp(argv[2], "setup") == 0     ? __NR_io_uring_setup
+                    : strcmp(argv[2], "enter") == 0   ? __NR_io_uring_enter
+                    : strcmp(argv[2], "openat2") == 0 ? __NR_openat2
+                                                      : __NR_io_uring_register;
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),

@@ -2,6 +2,7 @@
 //! `maildrop.undelete` and `popcore undelete`.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ use super::server::{PROGRAM, Server, Site};
 const RETENTION: &str = "mail/{user}\"\nretention = \"2 days after first retrieval\"\n#\"";
 const UNDELETE: &str = "mail/{user}\"\nundelete = \"1h\"\n#\"";
 
-/// A session of three days ago that fetched these messages.
+/// A session of four days ago that fetched these messages, and one of yesterday.
 fn fetched_long_ago(site: &Site, numbers: &[u32]) {
     let retention = Retention::parse("2 days after first retrieval").expect("a retention");
     let maildrops = Maildrops::new(0).with_rules(Rules {
@@ -23,13 +24,23 @@ fn fetched_long_ago(site: &Site, numbers: &[u32]) {
         ..Rules::default()
     });
     let at = Location::beside(site.mailbox("ann").path());
+    let days_ago = |days: u64| SystemTime::now() - Duration::from_hours(days * 24);
+    // A clock that stands before the last change is not believed.
+    for part in ["new", "cur"] {
+        let folder = File::open(at.path.join(part)).expect("a folder");
+        folder.set_modified(days_ago(5)).expect("a time");
+    }
     let opened = maildrops.open(&at).expect("it opens");
     let numbers: BTreeSet<_> = numbers
         .iter()
         .filter_map(|n| MessageNumber::new(*n))
         .collect();
-    let then = SystemTime::now() - Duration::from_hours(3 * 24);
-    maildrops.update(&opened.snapshot, &numbers, Departure::Lost, then);
+    maildrops.update(&opened.snapshot, &numbers, Departure::Lost, days_ago(4));
+    drop(opened);
+    // A session of yesterday found that their time was over.
+    let opened = maildrops.open(&at).expect("it opens");
+    let (nothing, quit) = (BTreeSet::new(), Departure::Quit(&[]));
+    maildrops.update(&opened.snapshot, &nothing, quit, days_ago(1));
 }
 
 #[test]

@@ -96,6 +96,57 @@ fn whole_sessions_with_every_cipher() {
 }
 
 #[test]
+fn large_messages_by_every_way_to_the_socket() {
+    let stored = [
+        large(),
+        "Subject: x\r\n\r\nand so on\r\n"
+            .repeat(30_000)
+            .into_bytes(),
+    ];
+    for map_from in [1, u64::MAX >> 1] {
+        let mut site = Site::with_users(&["ann"]);
+        "kernel = \"auto\"".clone_into(&mut site.tls);
+        site.map_from = Some(map_from);
+        for (octets, number) in stored.iter().zip(1..) {
+            let name = format!("new/{number}.m");
+            site.mailbox("ann").deliver(&name, octets);
+        }
+        let server = site.start();
+        let mut client = client(&server, own());
+        client.send("RETR 1\r\nRETR 2\r\n".repeat(2));
+        for round in 0..2 {
+            for octets in &stored {
+                assert!(client.line().starts_with("+OK "));
+                assert!(
+                    client.lines_to_terminator() == model::sent(octets),
+                    "mapped from {map_from}, round {round}"
+                );
+            }
+        }
+        client.quit();
+        assert_eq!(handed(&server), u64::from(kernel_has_tls()));
+    }
+}
+
+#[test]
+fn the_end_is_announced_to_a_client_that_still_reads_what_was_before() {
+    for kernel in ["auto", "off"] {
+        let mut site = Site::with_users(&["ann"]);
+        site.tls = format!("kernel = {kernel:?}");
+        site.mailbox("ann").deliver("new/1.m", large());
+        let server = site.start();
+        let mut client = client(&server, own());
+        client.send("RETR 1\r\n".repeat(4) + "QUIT\r\n");
+        for _ in 0..4 {
+            assert!(client.line().starts_with("+OK "));
+            client.lines_to_terminator();
+        }
+        assert_eq!(client.line(), "+OK popcore signing off");
+        client.end().expect("an end that was announced");
+    }
+}
+
+#[test]
 fn a_client_that_asks_for_new_keys_comes_to_its_end_or_gets_them() {
     let server = server();
     let mut client = client(&server, own());

@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use super::server::{Server, Site};
 const KILLS: usize = 200;
 /// Messages that the maildrop has at most.
 const MOST: usize = 30;
+/// What an earlier server keeps there.
+const LIST: &str = "dovecot-uidlist";
 
 /// What a message is known by from its delivery on: the number in its text.
 type Identity = usize;
@@ -30,6 +34,8 @@ type Identity = usize;
 /// What is expected of the maildrop.
 #[derive(Default)]
 struct Expected {
+    /// How many were ever delivered.
+    last: Identity,
     /// Every message delivered and not known to be removed.
     texts: BTreeMap<Identity, Vec<u8>>,
     /// Of those, who was marked in a session that said QUIT and got no answer.
@@ -64,18 +70,65 @@ fn name(identity: Identity, random: &mut Random) -> String {
     }
 }
 
-impl Expected {
-    fn deliver(&mut self, mailbox: &Mailbox, next: &mut Identity, random: &mut Random) {
-        for _ in 0..=random.below(3) {
-            if self.texts.len() >= MOST {
-                return;
-            }
-            *next += 1;
-            mailbox.deliver(&name(*next, random), text(*next));
-            self.texts.insert(*next, text(*next));
+/// Delivers a message, if there is room for one.
+fn deliver(expected: &Mutex<Expected>, mailbox: &Mailbox, random: &mut Random) {
+    let mut expected = expected.lock().expect("no panic");
+    if expected.texts.len() < MOST {
+        expected.last += 1;
+        let identity = expected.last;
+        mailbox.deliver(&name(identity, random), text(identity));
+        expected.texts.insert(identity, text(identity));
+    }
+}
+
+/// Delivers all the time until it is told to stop.
+fn deliver_until(
+    stop: &AtomicBool,
+    expected: &Mutex<Expected>,
+    mailbox: &Mailbox,
+    mut random: Random,
+) {
+    while !stop.load(Ordering::Relaxed) {
+        deliver(expected, mailbox, &mut random);
+        thread::sleep(Duration::from_micros(random.below(1_500) as u64));
+    }
+}
+
+/// An earlier server that goes on, and numbers what popcore has announced or not.
+struct Dovecot {
+    next: usize,
+    numbered: BTreeSet<String>,
+}
+
+impl Dovecot {
+    fn new(mailbox: &Mailbox) -> Self {
+        let mut list = "3 V1600000000 N100000\n".to_owned();
+        for identity in 1..9_000 {
+            writeln!(list, "{identity} :{identity}.listed").expect("a String");
+        }
+        fs::write(mailbox.path().join(LIST), list).expect("written");
+        Self {
+            next: 100_000,
+            numbered: BTreeSet::new(),
         }
     }
 
+    fn number_all(&mut self, mailbox: &Mailbox) {
+        let mut list = fs::read_to_string(mailbox.path().join(LIST)).expect("a list");
+        for file in mailbox.names() {
+            let unique = file[4..].split(':').next().expect("a name").to_owned();
+            if !unique.ends_with(".listed") && self.numbered.insert(unique.clone()) {
+                writeln!(list, "{} :{unique}", self.next).expect("a String");
+                self.next += 1;
+            }
+        }
+        let made = mailbox.path().join("dovecot-uidlist.tmp");
+        fs::write(&made, list).expect("written");
+        fs::rename(made, mailbox.path().join(LIST)).expect("written");
+    }
+}
+
+impl Expected {
     /// What lies there is what was delivered, less what was to be removed.
     fn check_files(&mut self, mailbox: &Mailbox) {
         let mut found = BTreeMap::new();
@@ -91,32 +144,39 @@ impl Expected {
         }
         assert!(found.keys().eq(self.texts.keys()), "unmarked mail is gone");
     }
+}
 
-    /// What is announced is what was announced before.
-    fn check_unique_ids(&mut self, client: &mut Client) -> Vec<Identity> {
-        let rows = client.rows("UIDL");
-        assert_eq!(rows.len(), self.texts.len());
-        let mut identities = Vec::new();
-        for (number, row) in (1..).zip(&rows) {
-            let sent = client.text(&format!("RETR {number}"));
-            let identity = identity(&sent);
-            assert_eq!(sent, model::sent(&text(identity)));
-            let unique_id = row.split_once(' ').expect("a number").1.to_owned();
-            let before = self.unique_ids.insert(identity, unique_id.clone());
-            assert!(
-                before.is_none_or(|before| before == unique_id),
-                "{identity}: {row}"
-            );
-            identities.push(identity);
-        }
-        let distinct: BTreeSet<&String> = self.unique_ids.values().collect();
-        assert_eq!(
-            distinct.len(),
-            self.unique_ids.len(),
-            "one for two messages"
+/// A session that is shown all that was there before it began, each message announced as
+/// before.
+fn look(server: &Server, expected: &Mutex<Expected>) -> (Client, Vec<Identity>) {
+    let due: Vec<Identity> = {
+        let expected = expected.lock().expect("no panic");
+        expected.texts.keys().copied().collect()
+    };
+    let mut client = server.log_in_once_free("ann");
+    let rows = client.rows("UIDL");
+    let mut identities = Vec::new();
+    for (number, row) in (1..).zip(&rows) {
+        let sent = client.text(&format!("RETR {number}"));
+        let identity = identity(&sent);
+        assert_eq!(sent, model::sent(&text(identity)));
+        let unique_id = row.split_once(' ').expect("a number").1.to_owned();
+        let mut expected = expected.lock().expect("no panic");
+        assert!(expected.texts.contains_key(&identity), "{row}");
+        let before = expected.unique_ids.insert(identity, unique_id.clone());
+        assert!(
+            before.is_none_or(|before| before == unique_id),
+            "{identity}: {row}"
         );
-        identities
+        identities.push(identity);
     }
+    for identity in due {
+        assert!(identities.contains(&identity), "{identity} is not shown");
+    }
+    let unique_ids = &expected.lock().expect("no panic").unique_ids;
+    let distinct: BTreeSet<&String> = unique_ids.values().collect();
+    assert_eq!(distinct.len(), unique_ids.len(), "one for two messages");
+    (client, identities)
 }
 
 /// Marks some, says QUIT, and does not wait for the answer.
@@ -153,49 +213,126 @@ fn log_in_and_vanish(server: &Server) {
     let _ = stream.read(&mut [0; 16]);
 }
 
+/// What tells, beside the names, how messages were announced. Either is enough to make
+/// the other anew, so the next is harmed when the last is whole again.
+const KEPT: [&str; 2] = ["popcore.index", "popcore.cutoff"];
+
+/// What was harmed last, and what is left of it.
+#[derive(Default)]
+struct Harm {
+    last: Option<(&'static str, Option<Vec<u8>>)>,
+    /// How often the second was harmed.
+    cutoffs: usize,
+}
+
+impl Harm {
+    /// Damages the index or the cutoff, or takes it away.
+    fn befall(&mut self, mailbox: &Mailbox, random: &mut Random) {
+        let read = |name: &str| fs::read(mailbox.path().join(name)).ok();
+        let is_mended = |(name, left): &(&str, Option<Vec<u8>>)| read(name) != *left;
+        if !self.last.as_ref().is_none_or(is_mended) {
+            return;
+        }
+        let name = KEPT[random.below(2)];
+        let (Some(octets), true) = (read(name), KEPT.iter().all(|name| read(name).is_some()))
+        else {
+            return;
+        };
+        let path = mailbox.path().join(name);
+        match random.below(4) {
+            0 => fs::remove_file(&path).expect("it is there"),
+            1 => fs::write(&path, "").expect("written"),
+            2 => {
+                let mut octets = octets.clone();
+                let at = random.below(octets.len());
+                octets[at] ^= 1 << random.below(7);
+                fs::write(&path, octets).expect("written");
+            }
+            _ => {
+                let kept = octets.len() - (1 + random.below(20)).min(octets.len());
+                fs::write(&path, &octets[..kept]).expect("written");
+            }
+        }
+        self.cutoffs += usize::from(name == KEPT[1]);
+        self.last = Some((name, read(name)));
+    }
+}
+
 #[test]
-fn two_hundred_kills_lose_nothing_and_change_no_unique_id() {
+fn two_hundred_kills_amid_deliveries_lose_nothing_and_change_no_unique_id() {
     let mut random = Random::new(0x6b69_6c6c);
     let mut site = Site::with_users(&["ann"]);
     site.maildrop = "mail/{user}\"\nuidl = [\"dovecot\", \"name\"]\n#\"";
     let mailbox = site.mailbox("ann");
-    let mut list = "3 V1600000000 N100000\n".to_owned();
-    for identity in 1..9_000 {
-        writeln!(list, "{identity} :{identity}.listed").expect("a String");
-    }
-    fs::write(mailbox.path().join("dovecot-uidlist"), list).expect("written");
+    let mut dovecot = Dovecot::new(&mailbox);
     let mut server = site.start();
-    let (mut expected, mut next) = (Expected::default(), 0);
+    let expected = Mutex::new(Expected::default());
+    let (mut amid, mut harm) = (0, Harm::default());
     for round in 0..KILLS {
-        expected.deliver(&mailbox, &mut next, &mut random);
-        match round % 4 {
-            // In the midst of a login that writes the index.
-            0 => log_in_and_vanish(&server),
-            // With a list that has just been damaged, or taken away.
-            1 => {
-                let index = mailbox.path().join("popcore.index");
-                if let Ok(octets) = fs::read(&index) {
-                    let kept = octets.len() - random.below(20).min(octets.len());
-                    fs::write(&index, &octets[..kept]).expect("written");
-                }
-            }
-            _ => {
-                let mut client = server.log_in_once_free("ann");
-                let identities = expected.check_unique_ids(&mut client);
-                let (client, marked) = delete_some(client, &identities, &mut random);
-                expected.doubtful = marked;
-                kill_at_any_moment(&mut server, &mut random);
-                drop(client);
-                server.restart();
-                expected.check_files(&mailbox);
-                continue;
-            }
+        for _ in 0..random.below(3) {
+            deliver(&expected, &mailbox, &mut random);
         }
-        kill_at_any_moment(&mut server, &mut random);
+        if random.below(3) == 0 {
+            dovecot.number_all(&mailbox);
+        }
+        let before = expected.lock().expect("no panic").last;
+        let stop = AtomicBool::new(false);
+        let seed = Random::new(random.next());
+        let session = thread::scope(|scope| {
+            scope.spawn(|| deliver_until(&stop, &expected, &mailbox, seed));
+            let _stopping = StopAtEnd(&stop);
+            let session = match round % 4 {
+                // In the midst of a login that writes the index.
+                0 => {
+                    log_in_and_vanish(&server);
+                    None
+                }
+                // With an index or a cutoff that has just been damaged, or taken away.
+                1 => {
+                    harm.befall(&mailbox, &mut random);
+                    None
+                }
+                _ => {
+                    let (client, identities) = look(&server, &expected);
+                    let (client, marked) = delete_some(client, &identities, &mut random);
+                    expected.lock().expect("no panic").doubtful = marked;
+                    Some(client)
+                }
+            };
+            kill_at_any_moment(&mut server, &mut random);
+            session
+        });
+        drop(session);
+        let mut known = expected.lock().expect("no panic");
+        amid += usize::from(known.last > before);
+        known.check_files(&mailbox);
+        drop(known);
         server.restart();
-        expected.check_files(&mailbox);
     }
-    let mut client = server.log_in_once_free("ann");
-    expected.check_unique_ids(&mut client);
-    assert!(next > KILLS / 2, "{next} messages were delivered");
+    drop(look(&server, &expected));
+    assert!(amid > KILLS / 4, "{amid} kills were amid deliveries");
+    assert!(
+        harm.cutoffs > KILLS / 20,
+        "{} cutoffs were harmed",
+        harm.cutoffs
+    );
+    let known = expected.lock().expect("no panic");
+    let of = |kind: fn(&str) -> bool| known.unique_ids.values().filter(|id| kind(id)).count();
+    // By Dovecot's numbers, by names, and by digests of names that cannot be announced.
+    for kind in [
+        |id: &str| id.ends_with("5f5e1000"),
+        |id: &str| id.contains(".M1P1."),
+        |id: &str| id.len() == 32,
+    ] {
+        assert!(of(kind) > KILLS / 8, "{}", of(kind));
+    }
+}
+
+/// Ends the deliveries also where the test fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
+
 use super::client::Client;
 use super::server::{Server, Site};
 
@@ -30,6 +32,31 @@ fn a_second_session_is_refused_and_goes_on_before_login() {
     second.err("STAT");
     second.log_in("bob");
     first.quit();
+}
+
+#[test]
+fn two_processes_exclude_each_other_and_one_that_is_killed_frees_at_once() {
+    let mut first = server();
+    let mut site = Site::with_users(&["ann"]);
+    let mail = first.site.path().join("mail/{user}");
+    site.maildrop = mail.into_os_string().into_string().expect("ASCII").leak();
+    let mut second = site.start();
+    for round in 0..5 {
+        let mut holder = first.log_in_once_free("ann");
+        assert_eq!(holder.rows("LIST").len(), 2);
+        let refused = second.connect().try_log_in("ann");
+        let since =
+            refused.strip_prefix("-ERR [IN-USE] another session has the maildrop open for ");
+        let since = since.and_then(|rest| rest.strip_suffix(" seconds"));
+        assert!(since.is_some_and(|n| n.parse::<u64>().is_ok()), "{refused}");
+        first.signal(Signal::KILL);
+        first.end();
+        // Not once more, and not after a while.
+        let reply = second.connect().try_log_in("ann");
+        assert!(reply.starts_with("+OK"), "round {round}: {reply}");
+        first.restart();
+        std::mem::swap(&mut first, &mut second);
+    }
 }
 
 #[test]
@@ -152,7 +179,7 @@ fn two_servers_exclude_each_other_and_kill_9_of_one_frees() {
     assert!(reply.starts_with(told), "{reply}");
     // Only this maildrop is taken.
     drop(second.log_in("bob"));
-    first.signal(rustix::process::Signal::KILL);
+    first.signal(Signal::KILL);
     first.end();
     let mut client = second.log_in_once_free("ann");
     assert_eq!(client.rows("UIDL").len(), 2, "nothing was deleted");

@@ -142,29 +142,6 @@ fn a_restart_announces_what_was_announced() {
 }
 
 #[test]
-fn a_message_truncated_in_mid_retr_ends_its_session_without_terminator() {
-    let site = Site::with_users(&["ann", "bob"]);
-    site.mailbox("bob").fill(1);
-    // More than the sockets between here and there take.
-    let large = b"a line of a large message\n".repeat(1 << 20);
-    site.mailbox("ann").deliver("new/1.m", &large);
-    let server = site.start();
-    let mut other = server.log_in("bob");
-    let mut client = server.log_in("ann");
-    client.ok("RETR 1");
-    let path = server.mailbox("ann").path().join("new/1.m");
-    let file = File::options().write(true).open(path).expect("a file");
-    file.set_len(100).expect("truncated");
-    let rest = client.rest();
-    assert!(rest.len() < large.len());
-    assert!(!rest.ends_with(b"\r\n.\r\n"));
-    server.log_line(&["pop3(ann)", "Message failed", "retr=0/0, del=0/1"]);
-    assert_eq!(other.text("RETR 1"), model::sent(&message(1)));
-    let mut client = server.log_in_once_free("ann");
-    assert_eq!(client.text("RETR 1"), model::sent(&large[..100]));
-}
-
-#[test]
 fn a_connection_that_drops_deletes_nothing() {
     let (server, mut client) = three_messages();
     client.ok("DELE 1");

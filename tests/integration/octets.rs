@@ -8,7 +8,12 @@ use super::server::{Server, Site};
 const BUFFER: usize = 32 * 1024;
 
 fn serve(messages: &[Vec<u8>]) -> (Server, Client) {
-    let site = Site::with_users(&["ann"]);
+    serve_mapped(messages, None)
+}
+
+fn serve_mapped(messages: &[Vec<u8>], map_from: Option<u64>) -> (Server, Client) {
+    let mut site = Site::with_users(&["ann"]);
+    site.map_from = map_from;
     let mailbox = site.mailbox("ann");
     for (octets, number) in messages.iter().zip(1..) {
         mailbox.deliver(&format!("new/{number}.m"), octets);
@@ -18,9 +23,16 @@ fn serve(messages: &[Vec<u8>]) -> (Server, Client) {
     (server, client)
 }
 
-/// Compares everything that is said of and sent for each message with the model.
+/// Compares everything that is said of and sent for each message with the model,
+/// whichever way messages go.
 fn check(messages: &[Vec<u8>], tops: &[usize]) {
-    let (_server, mut client) = serve(messages);
+    for map_from in [None, Some(1), Some(u64::from(u32::MAX))] {
+        check_mapped(messages, tops, map_from);
+    }
+}
+
+fn check_mapped(messages: &[Vec<u8>], tops: &[usize], map_from: Option<u64>) {
+    let (_server, mut client) = serve_mapped(messages, map_from);
     let counted: Vec<_> = messages.iter().map(|m| model::counted(m)).collect();
     let total: usize = counted.iter().map(Vec::len).sum();
     assert_eq!(
@@ -147,6 +159,20 @@ fn sizes_around_every_buffer_boundary() {
         }
     }
     check(&messages, &[0, 1, 20_000]);
+}
+
+#[test]
+fn stored_as_sent_of_every_size_about_a_boundary() {
+    let mut messages = Vec::new();
+    for boundary in [BUFFER, 256 << 10] {
+        for octets in boundary - 40..boundary + 10 {
+            let mut message = b"a: 1\r\n\r\n".to_vec();
+            message.resize(octets - 2, b'x');
+            message.extend_from_slice(b"\r\n");
+            messages.push(message);
+        }
+    }
+    check(&messages, &[1]);
 }
 
 #[test]

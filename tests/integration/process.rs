@@ -67,9 +67,9 @@ const FAULTS: [(&str, &str, &str, &str); 11] = [
     ),
     (
         "passwd-file",
-        "ldap",
+        "pan",
         "auth.directory[1].kind",
-        "use \"passwd-file\"",
+        "did you mean \"pam\"?",
     ),
     ("{user}", "{usr}", "maildrop.path", "{user}"),
     (
@@ -118,7 +118,7 @@ fn all_faults_are_told_at_once_and_serving_tells_the_same() {
     let path = site.path().join("faulty.toml");
     let text = site.configuration();
     let text = text.replace("shards = 2", "shards = \"two\"\ncolour = 1");
-    let text = text.replace("kind = \"passwd-file\"", "kind = \"sql\"");
+    let text = text.replace("kind = \"passwd-file\"", "kind = \"pan\"");
     fs::write(&path, text).expect("written");
     let checked = check(&path);
     let served = Command::new(PROGRAM)

@@ -74,6 +74,15 @@ fn a_profile_that_hides_io_uring_is_named_with_its_remedy() {
     }
 }
 
+/// As `RestrictSUIDSGID=` of systemd's units has it: every login would fail.
+#[test]
+fn a_profile_that_hides_openat2_is_named_with_its_remedy() {
+    let message = Forbid::build().message(libc::ENOSYS, "openat2");
+    for part in ["openat2 is refused", "RestrictSUIDSGID=", "seccomp"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
 #[test]
 fn too_little_locked_memory_is_named_with_its_remedy() {
     let message = Forbid::build().message(libc::ENOMEM, "setup");

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Once;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
@@ -25,6 +25,10 @@ const POP3: u16 = 10_110;
 const POP3S: u16 = 10_995;
 const ADMIN: u16 = 10_080;
 
+/// The section of the passwd-file that a site has.
+pub(crate) const PASSWD_FILE: &str =
+    "[[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n";
+
 /// What is configured, and the folder it is in.
 pub(crate) struct Site {
     folder: TempDir,
@@ -33,18 +37,27 @@ pub(crate) struct Site {
     pub(crate) shards: String,
     pub(crate) plaintext: bool,
     pub(crate) failure_delay: &'static str,
+    /// Further keys of `[auth]`.
+    pub(crate) auth: &'static str,
     pub(crate) login: &'static str,
     pub(crate) drain: &'static str,
     pub(crate) maildrop: &'static str,
     pub(crate) log: &'static str,
+    /// Further keys of `[limits]`.
+    pub(crate) limits: String,
+    pub(crate) log_level: &'static str,
     /// Further keys of `[server]`.
     pub(crate) server: &'static str,
+    /// The sections of directories.
+    pub(crate) directories: String,
     /// Further sections of the configuration.
     pub(crate) more: &'static str,
     /// Keys of `[tls]`.
     pub(crate) tls: String,
     /// Certificates behind the first.
     pub(crate) certificates: String,
+    /// Stored octets from which on messages are mapped, where not the default.
+    pub(crate) map_from: Option<u64>,
 }
 
 impl Site {
@@ -62,14 +75,19 @@ impl Site {
             shards: "2".into(),
             plaintext: true,
             failure_delay: "0s",
+            auth: "",
             login: "60s",
             drain: "30s",
             maildrop: "mail/{user}",
             log: "stderr",
+            limits: String::new(),
+            log_level: "info",
             server: "",
+            directories: PASSWD_FILE.to_owned(),
             more: "",
             tls: String::new(),
             certificates: String::new(),
+            map_from: None,
         };
         let mut lines = String::new();
         for user in users {
@@ -110,6 +128,12 @@ impl Site {
         self.host
     }
 
+    /// Changes keys of `[limits]` for the next reload.
+    pub(crate) fn limit(&mut self, keys: &str) {
+        keys.clone_into(&mut self.limits);
+        self.configure();
+    }
+
     /// Writes the configuration and gives its path.
     pub(crate) fn configure(&self) -> PathBuf {
         let path = self.path().join("popcore.toml");
@@ -118,17 +142,20 @@ impl Site {
     }
 
     pub(crate) fn configuration(&self) -> String {
+        let map_from = self.map_from.map_or(String::new(), |octets| {
+            format!("map_text_from = {octets}\nmap_wire_from = {octets}\n")
+        });
         format!(
             "[server]\nhostname = \"pop.example.net\"\nshards = {}\ndrain = \"{}\"\n{}\
              [[listener]]\naddress = \"{}\"\ntls = \"starttls\"\n\
              [[listener]]\naddress = \"{}\"\ntls = \"implicit\"\n\
              [tls]\n{}\n\
              [[tls.certificate]]\nchain = \"chain.pem\"\nkey = \"key.pem\"\n{}\
-             [auth]\nplaintext_without_tls = {}\nfailure_delay = \"{}\"\n\
-             [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\
-             [maildrop]\npath = \"{}\"\n\
-             [limits]\nlogin = \"{}\"\n\
-             [log]\ntarget = \"{}\"\n\
+             [auth]\nplaintext_without_tls = {}\nfailure_delay = \"{}\"\n{}\
+             {}\
+             [maildrop]\npath = \"{}\"\n{map_from}\
+             [limits]\nlogin = \"{}\"\n{}\n\
+             [log]\ntarget = \"{}\"\nlevel = \"{}\"\n\
              [admin]\nlisten = \"{}\"\n{}",
             self.shards,
             self.drain,
@@ -139,9 +166,13 @@ impl Site {
             self.certificates,
             self.plaintext,
             self.failure_delay,
+            self.auth,
+            self.directories,
             self.maildrop,
             self.login,
+            self.limits,
             self.log,
+            self.log_level,
             self.admin(),
             self.more,
         )
@@ -191,13 +222,18 @@ fn raise_descriptor_limit() {
     setrlimit(Resource::Nofile, raised).expect("the hard limit stays");
 }
 
-/// An address of this machine that nothing else in this run listens on.
+/// An address of this machine that nothing else in this run listens on, nor in another of
+/// the 32,767 runs that were started before it.
 fn unused_address() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(2);
+    /// Addresses that differ in their last octet, of which .0, .1 and .255 are left out.
+    const BLOCK: u16 = 253;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert_ne!(number, u8::MAX, "more servers than addresses");
+    assert!(number < 2 * BLOCK, "more servers than addresses");
     let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, high, low, number)
+    let second_block = if number < BLOCK { 0 } else { 0x80 };
+    let last = u8::try_from(number % BLOCK).expect("below 253");
+    Ipv4Addr::new(127, high & 0x7f | second_block, low, last + 2)
 }
 
 /// A running server. Dropping it ends it.

@@ -4,14 +4,18 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::cipher_suite;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::client::WantsClientCert;
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
 
 use super::client::Client;
 use super::load::await_rest;
@@ -47,7 +51,7 @@ pub(crate) fn write_certificate(folder: &Path) {
 
 /// Trusts one certificate.
 pub(crate) fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
-    trusting_with(certificate, rustls::crypto::aws_lc_rs::default_provider())
+    trusting_with(certificate, default_provider())
 }
 
 fn trusting_with(
@@ -81,10 +85,45 @@ pub(crate) fn own_with(provider: CryptoProvider) -> Arc<ClientConfig> {
     trusting_with(CERTIFICATE.trusted.clone(), provider)
 }
 
+/// Trusts the certificate of every site, and speaks one version.
+pub(crate) fn own_of(version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let config = builder(&[version]).with_no_client_auth();
+    Arc::new(config)
+}
+
+/// The same with a certificate of the client's own.
+pub(crate) fn own_showing(
+    certificate: CertificateDer<'static>,
+    key: &rcgen::KeyPair,
+) -> Arc<ClientConfig> {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let builder = builder(rustls::ALL_VERSIONS);
+    let config = builder.with_client_auth_cert(vec![certificate], key);
+    Arc::new(config.expect("a pair"))
+}
+
+fn builder(
+    versions: &[&'static SupportedProtocolVersion],
+) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let provider = default_provider();
+    let mut roots = RootCertStore::empty();
+    let trusted = CERTIFICATE.trusted.clone();
+    roots.add(trusted).expect("a certificate");
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots)
+}
+
 /// A client on the port with implicit TLS that has read the greeting.
 fn implicit(server: &Server) -> Client<Secured> {
+    implicit_with(server, own())
+}
+
+/// The same, by this configuration.
+pub(crate) fn implicit_with(server: &Server, config: Arc<ClientConfig>) -> Client<Secured> {
     let stream = Client::silent(server.site.pop3s()).into_stream();
-    let mut client = Client::over(secure(stream, own()));
+    let mut client = Client::over(secure(stream, config));
     let greeting = client.line();
     assert!(greeting.starts_with("+OK popcore ready"), "{greeting}");
     client
@@ -178,6 +217,39 @@ fn commands_behind_stls_are_not_executed() {
 }
 
 #[test]
+fn clear_text_in_place_of_a_handshake_is_not_executed() {
+    let server = server();
+    let mut client = server.connect();
+    client.ok("STLS");
+    client.send("USER ann\r\nPASS secret\r\n");
+    let rest = client.rest();
+    assert!(rest.is_empty(), "{}", rest.escape_ascii());
+    server.log_line(&["Clear text behind STLS", "user=<>"]);
+    assert_eq!(handshakes(&server, "injected"), 1);
+}
+
+#[test]
+fn every_group_of_the_key_exchange_will_do() {
+    let server = server();
+    let groups = [
+        kx_group::X25519MLKEM768,
+        kx_group::X25519,
+        kx_group::SECP256R1,
+    ];
+    for group in groups {
+        let provider = CryptoProvider {
+            kx_groups: vec![group],
+            ..default_provider()
+        };
+        let stream = Client::silent(server.site.pop3s()).into_stream();
+        let mut client = Client::over(secure(stream, own_with(provider)));
+        assert!(client.line().starts_with("+OK"));
+        let taken = client.stream_mut().conn.negotiated_key_exchange_group();
+        assert_eq!(taken.map(SupportedKxGroup::name), Some(group.name()));
+    }
+}
+
+#[test]
 fn what_was_said_before_stls_is_forgotten() {
     let server = server();
     let mut client = server.connect();
@@ -221,6 +293,33 @@ fn a_failed_handshake_is_told_once_a_second_for_an_address() {
     assert!(lines <= 1 + seconds, "{lines} lines in {seconds} seconds");
 }
 
+#[test]
+fn connections_that_are_reset_in_the_handshake_are_told_once_a_second() {
+    const TRIES: usize = 40;
+    let server = server();
+    let begun = Instant::now();
+    let stopped_in_hello = |_| {
+        let mut client = Client::silent(server.site.pop3s());
+        client.send(&hello_of_tls_1_0()[..20]);
+        client
+    };
+    let clients: Vec<_> = (0..TRIES).map(stopped_in_hello).collect();
+    // What is reset before it is accepted was never there.
+    until_true("all to be accepted", || {
+        Scrape::of(server.site.admin()).sum("popcore_sessions_opened_total") == TRIES as u64
+    });
+    for client in clients {
+        client.reset();
+    }
+    until_true("all to be counted", || {
+        handshakes(&server, "abandoned") == TRIES as u64
+    });
+    server.log_line(&["in the TLS handshake", "no auth attempts"]);
+    let seconds = usize::try_from(begun.elapsed().as_secs()).expect("few");
+    let lines = server.log().matches("no auth attempts").count();
+    assert!(lines <= 1 + seconds, "{lines} lines in {seconds} seconds");
+}
+
 /// A hello with one cipher suite and without extensions.
 fn hello_of_tls_1_0() -> Vec<u8> {
     let mut hello = vec![22, 3, 1, 0, 45, 1, 0, 0, 41, 3, 1];
@@ -248,6 +347,31 @@ fn a_client_that_stalls_in_its_hello_ends_with_the_time_for_it() {
     }
     server.log_line(&["TLS handshake timed out"]);
     assert_eq!(handshakes(&server, "timed_out"), 4);
+}
+
+/// The time for a login is a minute here; that for a handshake is shorter.
+#[test]
+fn a_handshake_has_a_time_of_its_own() {
+    let site = Site::with_users(&["ann"]);
+    let server = site.start();
+    let begun = Instant::now();
+    let mut in_hello = Client::silent(server.site.pop3s());
+    in_hello.send(&hello_of_tls_1_0()[..20]);
+    // A client that says its hello, and nothing to the server's.
+    let mut behind_hello = Client::silent(server.site.pop3s());
+    let name = "localhost".try_into().expect("a name");
+    let mut connection = ClientConnection::new(own(), name).expect("a client");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("a hello");
+    behind_hello.send(hello);
+    assert!(!behind_hello.rest().is_empty());
+    in_hello.ends();
+    assert!(
+        begun.elapsed() < Duration::from_secs(50),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(handshakes(&server, "timed_out"), 2);
 }
 
 #[test]
@@ -380,7 +504,7 @@ fn the_greeting_comes_with_the_last_of_the_handshake() {
                 0 => cipher_suite::TLS13_AES_128_GCM_SHA256,
                 _ => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
             }],
-            ..rustls::crypto::aws_lc_rs::default_provider()
+            ..default_provider()
         };
         let mut stream = Client::silent(server.site.pop3s()).into_stream();
         let mut client = secure(

@@ -10,6 +10,7 @@ use popcore::auth::{Account, Notice, Refusal};
 use popcore::limits;
 use popcore::maildrop::{self, CommitReport, FaultKind, InUse, MessageError, OpenError, Snapshot};
 use popcore::proto::{LineSplitter, MessageNumber, Octets, Output, Split, reply};
+use popcore::sasl::Mechanisms;
 use popcore::session::{Action, Channel, End, Outcome, Policy, Session, Step};
 use popcore::wire::{Encoder, OctetCounter, TopLimit};
 
@@ -38,9 +39,14 @@ impl<'s> Connection<'s> {
         let policy = Policy {
             hostname: "pop.example.net".to_owned(),
             plaintext_without_tls: script.setting.plaintext,
+            names: popcore::auth::NameRules::default(),
+            mechanisms: Mechanisms::default(),
+            apop: false,
+            tokens: popcore::sasl::TokenTerms::default(),
             idle: IDLE,
             login: LOGIN,
             failure_delay: script.setting.failure_delay,
+            login_delay: None,
             retention: None,
         };
         let channel = if script.setting.tls {
@@ -141,9 +147,10 @@ impl<'s> Connection<'s> {
         match action {
             Action::Authenticate(credentials) => Outcome::Authenticated(match fate.login {
                 Login::Right => Ok(Account {
-                    user: credentials.user,
+                    user: credentials.identity.user,
                     home: None,
                     mail: None,
+                    limits: None,
                 }),
                 Login::Rejected => Err(Refusal::Rejected),
                 Login::Disabled => {
@@ -152,6 +159,7 @@ impl<'s> Connection<'s> {
                 }
                 Login::Unavailable => Err(Refusal::Unavailable),
             }),
+            Action::FindKeys(_) | Action::Note(_) => unreachable!("no mechanism is offered"),
             Action::StartTls => {
                 self.flush();
                 Outcome::TlsStarted

@@ -322,7 +322,7 @@ fn bad(random: &mut Random) -> Vec<u8> {
         b"PASS",
         b"PASS ",
         b"APOP a b",
-        b"AUTH",
+        b"AUTH PLAIN",
         b"LIST 99999999999999999999",
         b"NOOP\0",
     ];

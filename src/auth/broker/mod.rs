@@ -2,9 +2,13 @@
 //! them.
 //!
 //! Each shard has a desk: one thread on the shard's own CPU, behind a bounded
-//! crossbeam channel, which looks the name up and verifies what costs a
-//! microsecond. A password whose verification is made to be slow goes on to the
-//! hashers, which are shared by all shards and run wherever there is room.
+//! queue, which looks the name up and verifies what costs a microsecond. A password
+//! whose verification is made to be slow goes on to the hashers, which are shared by all
+//! shards and run wherever and whenever nobody else does: see `hashing`.
+//!
+//! In both queues networks take turns, so that a flood of guesses from one of them is
+//! a queue of its own: the others wait for one of its logins at most, and where there
+//! is no room it is the flood that gives way.
 //!
 //! Why a desk of its own and on the same CPU: a shard that hands a login to a
 //! thread on another core interrupts that core, and is interrupted in turn by the
@@ -14,55 +18,67 @@
 //! once. A desk that hashed would hold its shard up for tens of milliseconds;
 //! that is what the hashers are for.
 //!
-//! A login that was good a moment ago is answered from the [`LoginCache`] and is
-//! never queued: most logins of a server are polls of clients that it knows.
+//! A login that was verified a moment ago is answered from the [`LoginCache`] and is
+//! never queued: most logins of a server are polls of clients that it knows. One that
+//! has to be looked up again costs no second hash, as long as the stored password is
+//! the same.
 //!
 //! A request whose [`Pending`] is gone (the connection was closed) is skipped before
 //! anything is looked up or hashed. When the broker stops, what is queued is
 //! answered first; what comes later is answered [`Refusal::Unavailable`].
 
+mod answer;
+mod away;
+mod candidate;
+mod error;
+mod hashing;
+mod networks;
+mod renewer;
+
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::time::Instant;
 
+use base64ct::{Base64, Encoding as _};
 use futures_channel::oneshot;
 
-use super::cache::{Fingerprint, Generation, LoginCache};
-use super::directory::{Directory, LoadReport};
-use super::judge::{Case, Judge};
+pub use self::answer::Pending;
+use self::answer::{Reply, Wait};
+use self::away::Away;
+pub use self::candidate::Candidate;
+pub use self::error::{QueueFull, StartError};
+use self::hashing::Hashing;
+use self::networks::Networks;
+use self::renewer::Renewer;
+use super::cache::{CacheCounts, Fingerprint, Generation, LoginCache, Terms};
+use super::credentials::Ask;
+use super::directory::LoadReport;
+use super::judge::{Case, Heard, Judge, Source};
+use super::lookups::Lookups;
+use super::oauth::Authority;
 use super::passwd_file::PasswdFile;
-use super::{Account, Credentials, DirectoryError, DirectoryKind, Options, Refusal, Verifier};
-use crate::crew::{Crew, Plan};
+use super::remote::{DirectoryMetrics, Question, Remote};
+use super::scheme::MadeUp;
+use super::{
+    Account, Credentials, DirectoryError, DirectoryKind, DirectoryOptions, Options, Password,
+    Prefixes, Proved, Refusal, ScramAnswer, ScramQuestion, Verifier,
+};
+use crate::crew::{Class, Crew, Order, Plan};
 use crate::limits;
 
 /// The process's auth threads. Shared by all shards behind an `Arc`.
 pub struct Broker {
-    /// One for each shard; they end before the hashers do.
+    /// One for each shard; they end before the look-ups do, and those before the
+    /// hashers.
     desks: Vec<Crew<Request>>,
-    hashers: Arc<Crew<Hearing>>,
+    away: Arc<Away>,
+    hashing: Arc<Hashing>,
     shared: Arc<Shared>,
 }
-
-/// The answer to a login, once there is one. Dropping it withdraws the request.
-#[derive(Debug)]
-#[must_use = "dropping it withdraws the request"]
-pub struct Pending(Wait);
-
-#[derive(Debug)]
-enum Wait {
-    /// Taken when it has been told.
-    Known(Option<Account>),
-    Queued(oneshot::Receiver<Answer>),
-}
-
-/// [`limits::AUTH_QUEUE`] logins wait at this desk already: `[SYS/TEMP]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueFull;
 
 /// What has become of logins since the start. Read with relaxed order.
 #[derive(Debug, Default)]
@@ -76,43 +92,39 @@ pub struct Counters {
     /// Requests that nobody awaited any more.
     pub skipped: AtomicU64,
     /// Logins that were not queued because a queue, that of a desk or that of
-    /// the hashers, was full.
+    /// the hashers, was full, or had to leave it for those of other networks.
     pub rejected_full: AtomicU64,
 }
 
-/// Why the auth threads cannot be started.
-#[derive(Debug)]
-pub enum StartError {
-    /// No directory is configured, so nobody could log in.
-    NoDirectory,
-    /// A directory cannot be read.
-    Directory(DirectoryError),
-    /// A thread cannot be started.
-    Thread(io::Error),
+struct Request {
+    question: Question,
+    ticket: Ticket,
 }
 
-type Answer = Result<Account, Refusal>;
-
-struct Request {
-    credentials: Credentials,
-    fingerprint: Fingerprint,
-    from: IpAddr,
-    reply: oneshot::Sender<Answer>,
+/// Who waits for an answer, and what is to be remembered with it.
+struct Ticket {
+    /// Of the directories, before the name was looked up.
+    generation: Generation,
+    /// Whose turn it takes: see [`Networks`].
+    origin: u64,
+    reply: Reply,
 }
 
 /// A login whose password is to be verified, and who waits for the outcome.
 struct Hearing {
     case: Case,
-    fingerprint: Fingerprint,
-    /// Of the directories, before the name was looked up.
-    generation: Generation,
-    reply: oneshot::Sender<Answer>,
+    ticket: Ticket,
+    /// Whether the password is right, once a hasher has found that out.
+    said: Option<bool>,
 }
 
 struct Shared {
     judge: Judge,
     cache: LoginCache,
     counters: Counters,
+    networks: Networks,
+    /// Replaces weak stored passwords, where a directory takes others.
+    renewer: Option<Renewer>,
 }
 
 impl Broker {
@@ -122,83 +134,151 @@ impl Broker {
         if options.directories.is_empty() {
             return Err(StartError::NoDirectory);
         }
-        let mut directories: Vec<Box<dyn Directory>> = Vec::new();
-        for directory in &options.directories {
-            let DirectoryKind::PasswdFile { path } = &directory.kind;
-            let (file, report) = PasswdFile::open(path).map_err(StartError::Directory)?;
-            log(&report);
-            directories.push(Box::new(file));
-        }
-        let judge = Judge::new(directories);
+        let all = || {
+            let authority = options.oauth.as_ref().map(Authority::open).transpose()?;
+            Ok((
+                open(&options.directories)?,
+                open(&options.masters)?,
+                authority,
+            ))
+        };
+        let (lookups, opened) = Lookups::start(limits::LOOKUPS, all).map_err(StartError::Thread)?;
+        let (directories, masters, authority) = opened.map_err(StartError::Directory)?;
+        let made_up = MadeUp::new(options.scram_secret.as_ref());
+        let judge = Judge::new(directories, masters, made_up).with_authority(authority);
         let bound = limits::AUTH_QUEUE;
         let one = NonZeroUsize::MIN;
-        Self::with(judge, &options.desks, one, options.threads, bound).map_err(StartError::Thread)
+        Self::with(judge, lookups, &options.desks, one, options.threads, bound)
+            .map_err(StartError::Thread)
     }
 
     fn with(
         judge: Judge,
+        lookups: Lookups,
         desks: &[Option<usize>],
         threads_a_desk: NonZeroUsize,
         hashers: NonZeroUsize,
         bound: usize,
     ) -> io::Result<Self> {
+        let lookups = Arc::new(lookups);
+        let renewer = judge.renews().then(|| Renewer::start(&lookups));
         let shared = Arc::new(Shared {
+            renewer: renewer.transpose()?,
             judge,
-            cache: LoginCache::new(),
+            cache: LoginCache::new(Terms::default()),
             counters: Counters::default(),
+            networks: Networks::new(),
         });
-        let own = Arc::clone(&shared);
-        let plan = Plan {
-            name: "hasher".into(),
-            threads: hashers,
-            cpu: None,
-            bound: Some(bound),
-        };
-        let hashers = Arc::new(Crew::start(&plan, move |slow| own.hash(slow))?);
+        let hashing = Arc::new(Hashing::start(&shared, hashers, bound)?);
+        let away = Arc::new(Away {
+            lookups,
+            shared: Arc::clone(&shared),
+            hashing: Arc::clone(&hashing),
+        });
         let desk = |(number, cpu): (usize, &Option<usize>)| {
             let plan = Plan {
                 name: format!("desk-{number}"),
                 threads: threads_a_desk,
                 cpu: *cpu,
-                bound: Some(bound),
+                order: Order::InTurn {
+                    bound,
+                    origin: |request: &Request| request.ticket.origin,
+                    displaced: Shared::refusing(&shared, |request: Request| request.ticket.reply),
+                },
+                class: Class::Ordinary,
             };
-            let (own, hashers) = (Arc::clone(&shared), Arc::clone(&hashers));
-            Crew::start(&plan, move |request| own.receive(request, &hashers))
+            let (own, away) = (Arc::clone(&shared), Arc::clone(&away));
+            Crew::start(plan, move |request| own.receive(request, &away))
         };
         let desks = desks.iter().enumerate().map(desk);
         Ok(Self {
             desks: desks.collect::<io::Result<_>>()?,
-            hashers,
+            away,
+            hashing,
             shared,
         })
     }
 
-    /// Answers a login of a client at the address `from` that was good before, or
-    /// queues it at a shard's desk. Never waits.
+    /// What is known of a login of a client at the address `from`. Never waits.
+    pub fn recall(&self, credentials: Credentials, from: IpAddr) -> Candidate {
+        let cache = &self.shared.cache;
+        let fingerprint = cache.fingerprint(&credentials);
+        let owner = credentials.identity.owner();
+        let recall = cache.recall(owner, &fingerprint, from, Instant::now());
+        Candidate {
+            credentials,
+            from,
+            fingerprint,
+            recall,
+        }
+    }
+
+    /// Answers a login that was verified a moment ago, or queues it at a shard's desk.
+    /// Never waits.
     pub fn authenticate(
         &self,
         shard: usize,
-        credentials: Credentials,
-        from: IpAddr,
+        mut candidate: Candidate,
     ) -> Result<Pending, QueueFull> {
-        let cache = &self.shared.cache;
-        let fingerprint = cache.fingerprint(&credentials);
-        if let Some(account) = cache.get(&credentials.user, &fingerprint, from) {
-            return Ok(Pending(Wait::Known(Some(account))));
+        let known = candidate.known();
+        if known.is_some() {
+            return Ok(Pending(Wait::Known(known)));
         }
-        let (reply, answer) = oneshot::channel();
-        let request = Request {
+        let Candidate {
             credentials,
-            fingerprint,
             from,
+            fingerprint,
+            ..
+        } = candidate;
+        let (to, answer) = oneshot::channel();
+        let origin = self.shared.networks.number(from);
+        let ask = credentials.evidence.into();
+        let question = Question::of(credentials.identity, ask, from, origin);
+        self.queue(shard, question, Reply::Login { fingerprint, to })?;
+        Ok(Pending(Wait::Queued(answer)))
+    }
+
+    /// Has looked up what SCRAM needs of a user, at a shard's desk. Never waits.
+    pub fn find_keys(
+        &self,
+        shard: usize,
+        question: ScramQuestion,
+        from: IpAddr,
+    ) -> Result<Pending<ScramAnswer>, QueueFull> {
+        let (to, answer) = oneshot::channel();
+        let of = self.shared.cache.keys_of(&question);
+        let ask = Ask::Keys(question.hash);
+        let origin = self.shared.networks.number(from);
+        let question = Question::of(question.identity, ask, from, origin);
+        self.queue(shard, question, Reply::Keys { of, to })?;
+        Ok(Pending(Wait::Queued(answer)))
+    }
+
+    /// A user has proved by SCRAM to know the password.
+    pub fn remember(&self, proved: Proved) -> Account {
+        self.shared.cache.put_keys(&proved, Instant::now());
+        proved.into()
+    }
+
+    fn queue(&self, shard: usize, question: Question, reply: Reply) -> Result<(), QueueFull> {
+        let ticket = Ticket {
+            generation: self.shared.cache.generation(),
+            origin: question.origin,
             reply,
         };
-        if self.desks[shard].queue(request).is_err() {
+        let queued = if self.shared.judge.begins_away(&question) {
+            self.away.begin(question, 0, ticket).is_ok()
+        } else {
+            self.desks[shard]
+                .queue(Request { question, ticket })
+                .is_ok()
+        };
+        if !queued {
             let counter = &self.shared.counters.rejected_full;
             counter.fetch_add(1, Ordering::Relaxed);
             return Err(QueueFull);
         }
-        Ok(Pending(Wait::Queued(answer)))
+        Ok(())
     }
 
     /// Reads every directory again, in the calling thread, which must not be a
@@ -222,15 +302,30 @@ impl Broker {
         &self.shared.counters
     }
 
-    /// Logins that were answered without a thread, because they were good before.
-    pub fn known(&self) -> u64 {
-        self.shared.cache.hits()
+    /// What was answered without a look-up or without a hash, because it was known.
+    pub fn cached(&self) -> CacheCounts {
+        self.shared.cache.counts()
+    }
+
+    /// Believes what is known of logins for these times from now on.
+    pub fn set_terms(&self, terms: Terms) {
+        self.shared.cache.set_terms(terms);
+    }
+
+    /// Has logins from networks of these sizes take turns from now on.
+    pub fn set_networks(&self, prefixes: Prefixes) {
+        self.shared.networks.set(prefixes);
+    }
+
+    /// What the directories that are away did.
+    pub fn directories(&self) -> DirectoryMetrics {
+        self.shared.judge.metrics()
     }
 
     /// Logins that wait for a thread now.
     pub fn queue_length(&self) -> usize {
         let desks: usize = self.desks.iter().map(Crew::len).sum();
-        desks + self.hashers.len()
+        desks + self.away.lookups.len() + self.hashing.len()
     }
 
     /// Answers what is queued and ends the threads; blocks until they have
@@ -238,7 +333,11 @@ impl Broker {
     /// does nothing.
     pub fn stop(&self) {
         self.desks.iter().for_each(Crew::stop);
-        self.hashers.stop();
+        if let Some(renewer) = &self.shared.renewer {
+            renewer.stop();
+        }
+        self.away.lookups.stop();
+        self.hashing.stop();
     }
 }
 
@@ -249,79 +348,227 @@ impl Drop for Broker {
 }
 
 impl Shared {
-    /// The work of a desk.
-    fn receive(&self, request: Request, hashers: &Crew<Hearing>) {
-        let Request {
-            credentials,
-            fingerprint,
-            from,
-            reply,
-        } = request;
-        if reply.is_canceled() {
-            self.counters.skipped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let generation = self.cache.generation();
-        let hearing = Hearing {
-            case: self.judge.hear(credentials, from),
-            fingerprint,
-            generation,
-            reply,
-        };
-        if !hearing.case.is_slow() {
-            self.answer(hearing);
-        } else if let Err(Hearing { reply, .. }) = hashers.queue(hearing) {
-            let counter = &self.counters.rejected_full;
-            counter.fetch_add(1, Ordering::Relaxed);
-            let _ = reply.send(Err(Refusal::Busy));
-        }
-    }
-
-    /// The work of a hasher.
-    fn hash(&self, hearing: Hearing) {
-        if hearing.reply.is_canceled() {
-            self.counters.skipped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        self.answer(hearing);
-    }
-
-    fn answer(&self, hearing: Hearing) {
-        let Hearing {
-            case,
-            fingerprint,
-            generation,
-            reply,
-        } = hearing;
-        let answer = case.decide(Verifier::verify).map(|admission| {
-            let account = admission.account.clone();
-            self.cache.put(fingerprint, generation, admission);
-            account
-        });
-        let counter = match &answer {
-            Ok(_) => &self.counters.verified,
-            Err(Refusal::Rejected | Refusal::Disabled(_)) => &self.counters.refused,
-            Err(Refusal::Unavailable | Refusal::Busy) => &self.counters.unavailable,
-        };
+    /// Tells whoever waits that there is no room.
+    fn refuse(&self, reply: Reply) {
+        let counter = &self.counters.rejected_full;
         counter.fetch_add(1, Ordering::Relaxed);
-        // The client may have left while its password was verified.
-        let _ = reply.send(answer);
+        reply.refuse(Refusal::Busy);
     }
-}
 
-impl Future for Pending {
-    type Output = Answer;
+    /// The same for jobs that make room for others.
+    fn refusing<J>(shared: &Arc<Self>, reply: fn(J) -> Reply) -> Box<dyn Fn(J) + Send + Sync>
+    where
+        J: 'static,
+    {
+        let shared = Arc::clone(shared);
+        Box::new(move |job| shared.refuse(reply(job)))
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        match &mut self.0 {
-            Wait::Known(account) => Poll::Ready(Ok(account.take().expect("told once"))),
-            Wait::Queued(answer) => {
-                let answer = Pin::new(answer).poll(cx);
-                // A request that was dropped unanswered: the broker has stopped.
-                answer.map(|answer| answer.unwrap_or(Err(Refusal::Unavailable)))
+    /// The work of a desk.
+    fn receive(&self, request: Request, away: &Away) {
+        let Request { question, ticket } = request;
+        if self.is_over(&ticket) {
+            return;
+        }
+        match self.judge.hear(question) {
+            Heard::Case(case) => self.settle(case, ticket, &away.hashing),
+            Heard::Away(question, first) => {
+                if let Err(ticket) = away.begin(question, first, ticket) {
+                    self.refuse(ticket.reply);
+                }
             }
         }
     }
+
+    /// What follows when the name has been looked up: the verification, here or by a
+    /// hasher.
+    fn settle(&self, case: Case, ticket: Ticket, hashing: &Hashing) {
+        let hearing = Hearing {
+            case,
+            ticket,
+            said: None,
+        };
+        if !self.takes_a_hash(&hearing) {
+            self.answer(hearing);
+        } else if let Err(ticket) = hashing.queue(hearing) {
+            self.refuse(ticket.reply);
+        }
+    }
+
+    /// The work of a hasher: nothing but the hash. It may be kept from the CPU at any
+    /// point for as long as others want it, so whatever has a lock is left to the clerk.
+    fn hash(&self, mut hearing: Hearing, clerk: &Crew<Hearing>) {
+        if self.is_over(&hearing.ticket) {
+            return;
+        }
+        match hearing.ticket.reply {
+            Reply::Login { .. } => hearing.said = hearing.case.verify(),
+            Reply::Keys { .. } => hearing.case.derive(),
+        }
+        // It has no bound but that of the queue before the hashers.
+        let _ = clerk.queue(hearing);
+    }
+
+    /// Whether nobody awaits the answer any more.
+    fn is_over(&self, ticket: &Ticket) -> bool {
+        let over = ticket.reply.is_canceled();
+        if over {
+            self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+        over
+    }
+
+    /// Whether the password is yet to be verified, by a scheme that is made to be slow.
+    fn takes_a_hash(&self, hearing: &Hearing) -> bool {
+        let Hearing { case, ticket, .. } = hearing;
+        let key = match &ticket.reply {
+            Reply::Login { fingerprint, .. } => case
+                .stored()
+                .and_then(|stored| self.cache.hash_key(fingerprint, stored)),
+            Reply::Keys { .. } => None,
+        };
+        key.map_or(case.is_slow(), |key| !self.cache.knows_hash(&key))
+    }
+
+    /// Whether the password is right: what a hasher said, or what was said before where
+    /// that is slow, or [`Verifier::verify`].
+    fn verify(
+        &self,
+        fingerprint: &Fingerprint,
+        stored: &Verifier,
+        password: &Password,
+        said: Option<bool>,
+    ) -> bool {
+        let key = self.cache.hash_key(fingerprint, stored);
+        match (key, said) {
+            (Some(key), Some(said)) => {
+                self.cache.put_hash(key, said);
+                said
+            }
+            (_, Some(said)) => said,
+            (Some(key), None) => self.cache.hash(&key).unwrap_or_else(|| {
+                // Forgotten since it was asked for a moment ago.
+                stored.verify(password)
+            }),
+            (None, None) => stored.verify(password),
+        }
+    }
+
+    fn answer(&self, hearing: Hearing) {
+        let Hearing { case, ticket, said } = hearing;
+        let Ticket {
+            generation,
+            origin,
+            reply,
+        } = ticket;
+        match reply {
+            Reply::Login { fingerprint, to } => {
+                let answer = self.decide(case, fingerprint, generation, said, origin);
+                // The client may have left while its password was verified.
+                let _ = to.send(answer);
+            }
+            // Nothing is counted: nothing is decided yet.
+            Reply::Keys { of, to } => drop(to.send(self.tell_keys(case, of))),
+        }
+    }
+
+    fn tell_keys(&self, case: Case, of: Fingerprint) -> Result<ScramAnswer, Refusal> {
+        let (owner, from) = (case.name().clone(), case.from());
+        match case.answer(nonce()) {
+            Ok((mut answer, networks)) => {
+                self.cache.meet_keys(&owner, of, networks, &mut answer);
+                Ok(answer)
+            }
+            // What was so when the directory last answered is believed meanwhile.
+            Err(refusal) => {
+                let known = self.cache.last_keys(&owner, &of, from, Instant::now());
+                let (keys, account) = known.ok_or(refusal)?;
+                Ok(ScramAnswer {
+                    keys,
+                    verdict: Ok(account.into()),
+                    nonce: nonce(),
+                })
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        mut case: Case,
+        fingerprint: Fingerprint,
+        generation: Generation,
+        said: Option<bool>,
+        origin: u64,
+    ) -> Result<Account, Refusal> {
+        let renewal = case.renewal();
+        let (user, from) = (case.name().clone(), case.from());
+        let mut is_wrong = case.is_refused();
+        let is_kept = case.can_come_again();
+        let decided = case.decide(|stored, password| {
+            let is_right = self.verify(&fingerprint, stored, password, said);
+            is_wrong = !is_right;
+            is_right
+        });
+        let now = Instant::now();
+        if is_wrong {
+            self.cache.put_bad(&user, fingerprint, generation, now);
+        }
+        let answer = match decided {
+            Ok(admission) => {
+                if let (Some((renewal, password)), Some(renewer)) = (renewal, &self.renewer) {
+                    renewer.queue(renewal, password, origin);
+                }
+                let account = admission.account.clone();
+                if is_kept {
+                    self.cache
+                        .put(&user, fingerprint, generation, admission, now);
+                }
+                Ok(account)
+            }
+            // What was right when the directory last answered is believed meanwhile.
+            Err(Refusal::Unavailable) => {
+                let known = self.cache.last_known(&user, &fingerprint, from, now);
+                known.ok_or(Refusal::Unavailable)
+            }
+            Err(refusal) => {
+                // What bars a user now bars the same login while the directory is away.
+                self.cache.forget(&user, &fingerprint);
+                Err(refusal)
+            }
+        };
+        let counter = match &answer {
+            Ok(_) => &self.counters.verified,
+            Err(Refusal::Rejected | Refusal::Disabled(_)) => &self.counters.refused,
+            Err(_) => &self.counters.unavailable,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        answer
+    }
+}
+
+/// A nonce of 144 random bits, printable.
+fn nonce() -> String {
+    let mut random = [0; 18];
+    getrandom::fill(&mut random).expect("the kernel has randomness (getrandom(2))");
+    Base64::encode_string(&random)
+}
+
+/// Makes the directories ready to be asked. To be called in the look-up runtime's context.
+fn open(all: &[DirectoryOptions]) -> Result<Vec<Source>, DirectoryError> {
+    let open = |directory: &DirectoryOptions| match &directory.kind {
+        DirectoryKind::PasswdFile { path } => {
+            let (file, report) = PasswdFile::open(path)?;
+            log(&report);
+            Ok(Source::Here(Box::new(file)))
+        }
+        DirectoryKind::Static { users } => {
+            let (file, report) = PasswdFile::of_lines(users, "static");
+            log(&report);
+            Ok(Source::Here(Box::new(file)))
+        }
+        DirectoryKind::Away(options) => Ok(Source::Away(Arc::new(Remote::new(options)))),
+    };
+    all.iter().map(open).collect()
 }
 
 /// Tells the log what was loaded.
@@ -343,40 +590,6 @@ impl fmt::Debug for Broker {
             .field("queue_length", &self.queue_length())
             .field("counters", self.counters())
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for QueueFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too many logins wait already")
-    }
-}
-
-impl std::error::Error for QueueFull {}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDirectory => {
-                f.write_str("nobody could log in: add an [[auth.directory]] to the configuration")
-            }
-            Self::Directory(error) => write!(f, "the users cannot be loaded: {error}"),
-            Self::Thread(error) => write!(
-                f,
-                "an auth thread cannot be started: {error}; raise the limit of threads \
-                 (ulimit -u, TasksMax=, pids.max)"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::NoDirectory => None,
-            Self::Directory(error) => Some(error),
-            Self::Thread(error) => Some(error),
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
-use std::task::{Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use std::sync::atomic::AtomicBool;
@@ -14,7 +14,7 @@ use crossbeam::channel::{self, Receiver, Sender};
 use tempfile::TempDir;
 
 use super::*;
-use crate::auth::directory::{Record, User};
+use crate::auth::directory::{Directory, Profile, Proof, Record, User};
 use crate::auth::{DirectoryOptions, Password, UserName};
 
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -33,11 +33,9 @@ impl Directory for Gate {
         let _ = self.begun.send(());
         let _ = self.pass.recv();
         Ok(Some(Record::User(User {
-            verifier: Verifier::parse(b"{PLAIN}x").expect("a scheme"),
-            networks: None,
-            disabled: None,
-            home: None,
-            mail: None,
+            proof: Proof::Stored(Verifier::parse(b"{PLAIN}x").expect("a scheme")),
+            profile: Profile::default(),
+            renewal: None,
         })))
     }
 
@@ -73,8 +71,14 @@ fn gated(threads: usize, bound: usize) -> Gated {
         lookups: Arc::clone(&lookups),
     };
     let threads = NonZeroUsize::new(threads).expect("some");
+    let (away, ()) = Lookups::start(bound, || ()).expect("a thread");
     let broker = Broker::with(
-        Judge::new(vec![Box::new(gate)]),
+        Judge::new(
+            vec![Source::Here(Box::new(gate))],
+            Vec::new(),
+            MadeUp::new(None),
+        ),
+        away,
         &[None],
         threads,
         NonZeroUsize::MIN,
@@ -89,11 +93,11 @@ fn gated(threads: usize, bound: usize) -> Gated {
 }
 
 fn login(broker: &Broker, user: &str, password: &str) -> Result<Pending, QueueFull> {
-    let credentials = Credentials {
-        user: UserName::new(user.as_bytes()).expect("a name"),
-        password: Password::new(password.as_bytes()).expect("short"),
-    };
-    broker.authenticate(0, credentials, FROM)
+    let credentials = Credentials::new(
+        UserName::new(user.as_bytes()).expect("a name"),
+        Password::new(password.as_bytes()).expect("short"),
+    );
+    broker.authenticate(0, broker.recall(credentials, FROM))
 }
 
 struct Unpark(Thread);
@@ -127,6 +131,9 @@ fn passwd_file(text: &str) -> (TempDir, Options) {
         directories: vec![DirectoryOptions {
             kind: DirectoryKind::PasswdFile { path },
         }],
+        masters: Vec::new(),
+        scram_secret: None,
+        oauth: None,
         desks: vec![None],
         threads: NonZeroUsize::new(2).expect("two"),
     };
@@ -177,6 +184,44 @@ fn a_full_queue_refuses_and_recovers() {
 }
 
 #[test]
+fn a_flood_from_one_network_holds_nobody_else_up() {
+    let Gated {
+        broker,
+        begun,
+        pass,
+        ..
+    } = gated(1, 8);
+    let from = |user: &str, from: [u8; 4]| {
+        let credentials = Credentials::new(
+            UserName::new(user.as_bytes()).expect("a name"),
+            Password::new(b"x").expect("short"),
+        );
+        broker.authenticate(0, broker.recall(credentials, IpAddr::from(from)))
+    };
+    let first = from("first", [192, 0, 2, 1]).expect("room");
+    begun.recv().expect("begun");
+    let mut flood: Vec<_> = (2..10)
+        .map(|host| from("guess", [192, 0, 2, host]).expect("room"))
+        .collect();
+    assert_eq!(from("guess", [192, 0, 2, 99]).err(), Some(QueueFull));
+    // From elsewhere there is room, at the price of the flood's last.
+    let ann = from("ann", [198, 51, 100, 1]).expect("room");
+    let displaced = flood.pop().expect("eight");
+    assert_eq!(block_on(displaced), Err(Refusal::Busy));
+    assert_eq!(count(&broker.counters().rejected_full), 2);
+    // It is the second whose turn comes, though it was the last to come.
+    for _ in 0..3 {
+        pass.send(()).expect("a gate");
+    }
+    assert!(block_on(first).is_ok());
+    assert!(block_on(ann).is_ok());
+    let waits = broker.queue_length();
+    assert!((5..=6).contains(&waits), "{waits}");
+    drop(pass);
+    assert!(flood.into_iter().map(block_on).all(|answer| answer.is_ok()));
+}
+
+#[test]
 fn who_logged_in_before_needs_no_thread() {
     let Gated {
         broker,
@@ -193,7 +238,10 @@ fn who_logged_in_before_needs_no_thread() {
     let queued = login(&broker, "kim", "x").expect("room");
     let known = block_on(login(&broker, "joe", "x").expect("known"));
     assert_eq!(known.expect("right").user.as_bytes(), b"joe");
-    assert_eq!((broker.known(), lookups.load(Ordering::SeqCst)), (1, 2));
+    assert_eq!(
+        (broker.cached().good, lookups.load(Ordering::SeqCst)),
+        (1, 2)
+    );
     // Another password is another matter, and so is everything after a reload.
     assert_eq!(login(&broker, "joe", "y").err(), Some(QueueFull));
     broker.reload();
@@ -202,6 +250,35 @@ fn who_logged_in_before_needs_no_thread() {
     for pending in [held, queued] {
         assert!(block_on(pending).is_ok());
     }
+}
+
+/// What was known of a login when it came answers it, whatever the cache knows by then.
+#[test]
+fn the_cache_is_asked_once_for_a_login() {
+    let (_folder, options) = passwd_file("joe:{PLAIN}secret\n");
+    let broker = Broker::start(&options).expect("started");
+    let candidate = |password: &[u8]| {
+        let user = UserName::new(b"joe").expect("a name");
+        let password = Password::new(password).expect("short");
+        broker.recall(Credentials::new(user, password), FROM)
+    };
+    let login = |candidate| block_on(broker.authenticate(0, candidate).expect("room"));
+    assert!(candidate(b"secret").is_guess() && candidate(b"wrong").is_guess());
+    assert!(login(candidate(b"secret")).is_ok());
+    assert!(login(candidate(b"wrong")).is_err());
+    let (good, bad) = (candidate(b"secret"), candidate(b"wrong"));
+    assert!(!good.is_guess() && !bad.is_guess());
+    assert_eq!((broker.cached().good, broker.cached().bad), (1, 1));
+    broker.reload();
+    assert!(login(good).is_ok());
+    assert!(login(bad).is_err());
+    assert_eq!((broker.cached().good, broker.cached().bad), (1, 1));
+    assert_eq!(count(&broker.counters().verified), 1, "no second look-up");
+    // What has faded is no guess, and is looked up.
+    let faded = candidate(b"secret");
+    assert!(!faded.is_guess());
+    assert!(login(faded).is_ok());
+    assert_eq!(count(&broker.counters().verified), 2);
 }
 
 #[test]
@@ -240,7 +317,7 @@ fn a_client_that_leaves_during_its_verification_hurts_nobody() {
     assert!(block_on(login(&broker, "joe", "x").expect("room")).is_ok());
     // The first is verified all the same, and the second may find it remembered.
     let verified = count(&broker.counters().verified);
-    assert_eq!(verified + broker.known(), 2);
+    assert_eq!(verified + broker.cached().good, 2);
     assert!(verified >= 1);
 }
 
@@ -364,6 +441,39 @@ fn reloads_under_load_refuse_nobody() {
 }
 
 #[test]
+fn a_hash_is_computed_once_for_as_long_as_the_stored_password_is_the_same() {
+    let line = |stored: &str| format!("joe:{stored}\n");
+    // The password `right` and `other`, 2^4 rounds of bcrypt.
+    let [right, other] = ["right", "other"].map(|password| {
+        let hash = bcrypt::hash(password, 4).expect("a cost");
+        line(&hash)
+    });
+    let (folder, options) = passwd_file(&right);
+    let broker = Broker::start(&options).expect("started");
+    let hashed = |broker: &Broker| broker.cached().hashes;
+    let joe = |password| block_on(login(&broker, "joe", password).expect("room"));
+    assert!(joe("right").is_ok());
+    assert_eq!(joe("other"), Err(Refusal::Rejected));
+    assert_eq!(hashed(&broker), 0);
+    // Both are looked up again after a reload, and neither takes a hash.
+    broker.reload();
+    assert!(joe("right").is_ok());
+    assert_eq!(joe("other"), Err(Refusal::Rejected));
+    assert_eq!(hashed(&broker), 2);
+    // Bad logins are not looked up again at once, good ones neither.
+    assert_eq!(joe("other"), Err(Refusal::Rejected));
+    assert!(joe("right").is_ok());
+    let cached = broker.cached();
+    assert_eq!((cached.good, cached.bad, cached.hashes), (1, 1, 2));
+    // A changed password works at once, and the old one does not.
+    fs::write(folder.path().join("users"), other).expect("a file");
+    broker.reload();
+    assert_eq!(joe("right"), Err(Refusal::Rejected));
+    assert!(joe("other").is_ok());
+    assert_eq!(hashed(&broker), 2);
+}
+
+#[test]
 fn a_start_that_fails_says_why() {
     let (folder, mut options) = passwd_file("");
     drop(folder);
@@ -381,10 +491,10 @@ fn a_start_that_fails_says_why() {
 
 #[test]
 fn debug_prints_no_secret() {
-    let credentials = Credentials {
-        user: UserName::new(b"joe").expect("a name"),
-        password: Password::new(b"hunter2").expect("short"),
-    };
+    let credentials = Credentials::new(
+        UserName::new(b"joe").expect("a name"),
+        Password::new(b"hunter2").expect("short"),
+    );
     assert!(!format!("{credentials:?}").contains("hunter2"));
 }
 

@@ -10,32 +10,51 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
+use crate::auth::credentials::Ask;
 use crate::auth::directory::Notice;
 use crate::auth::passwd_file::PasswdFile;
+use crate::auth::token::Token;
+use crate::auth::{Account, Credentials, Evidence, Identity, ScramHash};
 
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn directory(text: &str) -> Box<dyn Directory> {
+fn directory(text: &str) -> Source {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("users");
     std::fs::write(&path, text).expect("a file");
-    Box::new(PasswdFile::open(&path).expect("readable").0)
+    Source::Here(Box::new(PasswdFile::open(&path).expect("readable").0))
 }
 
 fn judge(texts: &[&str]) -> Judge {
-    Judge::new(texts.iter().map(|text| directory(text)).collect())
+    Judge::new(
+        texts.iter().map(|text| directory(text)).collect(),
+        Vec::new(),
+        MadeUp::new(None),
+    )
 }
 
 fn credentials(user: &str, password: &str) -> Credentials {
-    Credentials {
-        user: UserName::new(user.as_bytes()).expect("a name"),
-        password: Password::new(password.as_bytes()).expect("short"),
+    Credentials::new(
+        UserName::new(user.as_bytes()).expect("a name"),
+        Password::new(password.as_bytes()).expect("short"),
+    )
+}
+
+/// A login before directories that all answer from memory.
+fn hear(judge: &Judge, credentials: Credentials, from: IpAddr) -> Case {
+    let Credentials { identity, evidence } = credentials;
+    ask(judge, Question::of(identity, evidence.into(), from, 0))
+}
+
+fn ask(judge: &Judge, question: Question) -> Case {
+    match judge.hear(question) {
+        Heard::Case(case) => case,
+        Heard::Away(..) => panic!("none is away"),
     }
 }
 
 fn login(judge: &Judge, user: &str, password: &str) -> Result<Account, Refusal> {
-    judge
-        .hear(credentials(user, password), FROM)
+    hear(judge, credentials(user, password), FROM)
         .decide(Verifier::verify)
         .map(|admission| admission.account)
 }
@@ -43,12 +62,10 @@ fn login(judge: &Judge, user: &str, password: &str) -> Result<Account, Refusal> 
 /// The schemes that one login verified, in their order.
 fn work(judge: &Judge, user: &str) -> (Vec<&'static str>, Result<Account, Refusal>) {
     let mut schemes = Vec::new();
-    let answer = judge
-        .hear(credentials(user, "guess"), FROM)
-        .decide(|verifier, password| {
-            schemes.push(verifier.scheme());
-            verifier.verify(password)
-        });
+    let answer = hear(judge, credentials(user, "guess"), FROM).decide(|verifier, password| {
+        schemes.push(verifier.scheme());
+        verifier.verify(password)
+    });
     (schemes, answer.map(|admission| admission.account))
 }
 
@@ -108,8 +125,7 @@ fn allow_nets_is_heeded() {
     let judge = judge(&[MIXED]);
     let from = |address: &str| {
         let address = address.parse().expect("an address");
-        judge
-            .hear(credentials("max", "max"), address)
+        hear(&judge, credentials("max", "max"), address)
             .decide(Verifier::verify)
             .map(|admission| admission.account)
     };
@@ -174,12 +190,225 @@ impl Directory for Broken {
 fn a_broken_directory_hides_those_behind_it_and_none_before_it() {
     let directories = vec![
         directory("joe:{PLAIN}x\n"),
-        Box::new(Broken),
+        Source::Here(Box::new(Broken)),
         directory("ann:{PLAIN}y\n"),
     ];
-    let judge = Judge::new(directories);
+    let judge = Judge::new(directories, Vec::new(), MadeUp::new(None));
     assert!(login(&judge, "joe", "x").is_ok());
     assert_eq!(login(&judge, "ann", "y"), Err(Refusal::Unavailable));
+}
+
+/// Has one user, who has no password.
+struct Passwordless;
+
+impl Directory for Passwordless {
+    fn lookup(&self, name: &UserName) -> Result<Option<Record>, DirectoryError> {
+        let profile = Profile {
+            home: Some("/home/tom".into()),
+            networks: Some(Box::new(["127.0.0.0/8".parse().expect("a network")])),
+            ..Profile::default()
+        };
+        let is_there = name.as_bytes() == b"tom";
+        Ok(is_there.then_some(Record::Passwordless(profile)))
+    }
+
+    fn decoys(&self) -> usize {
+        0
+    }
+
+    fn decoy(&self, _: usize) -> Option<Verifier> {
+        None
+    }
+
+    fn reload(&self) -> Result<LoadReport, DirectoryError> {
+        Ok(LoadReport::default())
+    }
+}
+
+#[test]
+fn without_a_password_a_user_is_let_in_by_what_needs_none() {
+    let judge = Judge::new(
+        vec![Source::Here(Box::new(Passwordless)), directory(MIXED)],
+        vec![directory("root:{PLAIN}r\n")],
+        MadeUp::new(None),
+    );
+    let known = |user: &str, from: &str| {
+        let credentials = Credentials {
+            evidence: Evidence::Certificate,
+            ..credentials(user, "")
+        };
+        hear(&judge, credentials, from.parse().expect("an address"))
+            .decide(|_, _| panic!("there is nothing to verify"))
+            .map(|admission| admission.account)
+    };
+    let account = known("tom", "127.0.0.1").expect("it is proved");
+    assert_eq!(account.home.as_deref(), Some(Path::new("/home/tom")));
+    assert_eq!(known("tom", "192.0.2.1"), Err(Refusal::Rejected));
+    assert_eq!(known("tim", "127.0.0.1"), Err(Refusal::Rejected));
+    let (schemes, answer) = work(&judge, "tom");
+    assert_eq!((schemes.len(), answer), (1, Err(Refusal::Rejected)));
+    assert_eq!(login(&judge, "tom", ""), Err(Refusal::Rejected));
+    let question = Question::of(
+        Identity::own(name("tom")),
+        Ask::Keys(ScramHash::Sha256),
+        FROM,
+        0,
+    );
+    let answer = ask(&judge, question).answer("nonce".to_owned());
+    let (answer, _) = answer.expect("keys are made up");
+    assert_eq!(answer.verdict.err(), Some(Refusal::Rejected));
+    let acting = hear(&judge, act("root", "tom", "r"), FROM).decide(Verifier::verify);
+    let account = acting.map(|admission| admission.account).expect("right");
+    assert_eq!(account.home.as_deref(), Some(Path::new("/home/tom")));
+}
+
+fn name(text: &str) -> UserName {
+    UserName::new(text.as_bytes()).expect("a name")
+}
+
+/// The master users `root`, who may log in from near alone, and `off`, who may not, and
+/// a user of the same name as the first.
+fn with_masters() -> Judge {
+    let masters = "root:{PLAIN}r::::/root::allow_nets=127.0.0.0/8\noff:{PLAIN}o::::::nologin\n";
+    let users = format!("{MIXED}root:{{PLAIN}}user::::/home/root\nann@x:*::::/home/ann\n");
+    Judge::new(
+        vec![directory(&users)],
+        vec![directory(masters)],
+        MadeUp::new(None),
+    )
+}
+
+fn act(user: &str, owner: &str, password: &str) -> Credentials {
+    Credentials {
+        identity: Identity {
+            user: name(user),
+            acts_for: Some(name(owner)),
+        },
+        ..credentials(user, password)
+    }
+}
+
+#[test]
+fn a_master_user_logs_in_for_another_with_the_own_password() {
+    let judge = with_masters();
+    let far = "192.0.2.1".parse().expect("an address");
+    let login = |credentials, from| {
+        let case = hear(&judge, credentials, from);
+        case.decide(Verifier::verify).map(|found| found.account)
+    };
+    let account = login(act("root", "bob", "r"), FROM).expect("right");
+    assert_eq!(account.user, name("bob"));
+    let account = login(act("root", "root", "r"), FROM).expect("right");
+    assert_eq!(account.home.as_deref(), Some(Path::new("/home/root")));
+    for wrong in ["user", "bob", ""] {
+        let found = login(act("root", "bob", wrong), FROM);
+        assert_eq!(found, Err(Refusal::Rejected), "{wrong}");
+    }
+    // From where is the master's affair: `max` is far away.
+    assert!(login(act("root", "max", "r"), FROM).is_ok());
+    let found = login(act("root", "bob", "r"), far);
+    assert_eq!(found, Err(Refusal::Rejected));
+    // Who is no master acts for nobody, and a master has no maildrop as such.
+    for (user, password) in [("bob", "bob"), ("root", "user"), ("nobody", "r")] {
+        let found = login(act(user, "eve", password), FROM);
+        assert_eq!(found, Err(Refusal::Rejected), "{user}");
+    }
+    let found = login(credentials("root", "r"), FROM);
+    assert_eq!(found, Err(Refusal::Rejected));
+    let account = login(credentials("root", "user"), FROM).expect("right");
+    assert_eq!(account.home.as_deref(), Some(Path::new("/home/root")));
+    // What bars the one or the other is told behind the right password.
+    let disabled = |notice| Err(Refusal::Disabled(notice));
+    let found = login(act("off", "bob", "o"), FROM);
+    assert_eq!(found, disabled(Notice::DISABLED));
+    let found = login(act("root", "eve", "r"), FROM);
+    assert_eq!(found, disabled(Notice::DISABLED));
+    let found = login(act("root", "absent", "r"), FROM);
+    assert_eq!(found, disabled(Notice::NOBODY));
+    let found = login(act("root", "absent", "x"), FROM);
+    assert_eq!(found, Err(Refusal::Rejected));
+}
+
+#[test]
+fn whom_a_certificate_vouches_for_needs_no_password() {
+    let judge = with_masters();
+    let login = |user: &str, from: &str| {
+        let credentials = Credentials {
+            identity: Identity::own(name(user)),
+            evidence: Evidence::Certificate,
+        };
+        let from = from.parse().expect("an address");
+        let mut verified = 0;
+        let answer = hear(&judge, credentials, from).decide(|_, _| {
+            verified += 1;
+            true
+        });
+        assert_eq!(verified, 0);
+        answer.map(|found| found.account.user)
+    };
+    assert_eq!(login("bob", "192.0.2.1"), Ok(name("bob")));
+    assert_eq!(login("max", "192.0.2.1"), Ok(name("max")));
+    assert_eq!(login("max", "192.0.3.1"), Err(Refusal::Rejected));
+    assert_eq!(login("nobody", "192.0.2.1"), Err(Refusal::Rejected));
+    let disabled = Err(Refusal::Disabled(Notice::DISABLED));
+    assert_eq!(login("eve", "192.0.2.1"), disabled);
+}
+
+#[test]
+fn neither_a_certificate_nor_a_token_makes_a_master() {
+    for evidence in [
+        || Evidence::Certificate,
+        || Evidence::Token(Token::new("whatever").expect("a token")),
+    ] {
+        let credentials = Credentials {
+            identity: act("root", "bob", "").identity,
+            evidence: evidence(),
+        };
+        let answer = hear(&with_masters(), credentials, FROM).decide(|_, _| true);
+        assert_eq!(
+            answer.map(|found| found.account.user),
+            Err(Refusal::Rejected)
+        );
+    }
+}
+
+#[test]
+fn scram_is_told_the_same_of_everybody_up_to_the_proof() {
+    let judge = judge(&["bob:{PLAIN}bob\neve:{PLAIN}eve::::::nologin\n"]);
+    for (user, verdict) in [
+        ("bob", Ok(name("bob"))),
+        ("eve", Err(Refusal::Disabled(Notice::DISABLED))),
+        ("nobody", Err(Refusal::Rejected)),
+    ] {
+        let find = || {
+            let identity = Identity::own(name(user));
+            let question = Question::of(identity, Ask::Keys(ScramHash::Sha256), FROM, 0);
+            let mut case = ask(&judge, question);
+            assert!(case.is_slow() && case.stored().is_none(), "{user}");
+            case.derive();
+            assert!(!case.is_slow());
+            let (answer, _) = case.answer("nonce".to_owned()).expect("keys");
+            answer
+        };
+        let (answer, again) = (find(), find());
+        assert_eq!(answer.keys.salt(), again.keys.salt());
+        assert_eq!(answer.keys.iterations().get(), 4096);
+        let user = answer.verdict.map(|proved| Account::from(proved).user);
+        assert_eq!(user, verdict);
+    }
+    let broken = Judge::new(
+        vec![Source::Here(Box::new(Broken))],
+        Vec::new(),
+        MadeUp::new(None),
+    );
+    let question = Question::of(
+        Identity::own(name("bob")),
+        Ask::Keys(ScramHash::Sha256),
+        FROM,
+        0,
+    );
+    let answer = ask(&broken, question).answer(String::new());
+    assert!(matches!(answer, Err(Refusal::Unavailable)));
 }
 
 #[test]

@@ -13,8 +13,9 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::auth::directory::{Notice, Record, User};
-use crate::auth::{NameError, Network, NetworkError, SchemeError, UserName, Verifier};
+use crate::auth::directory::{Notice, Profile, Proof, Record, User};
+use crate::auth::user_limits::UserLimit;
+use crate::auth::{NameError, Network, NetworkError, SchemeError, UserLimits, UserName, Verifier};
 
 /// Extra fields whose meaning is another login than the one that would happen
 /// without them. The user is told so after the right password.
@@ -38,6 +39,10 @@ const REFUSING: [&[u8]; 15] = [
 
 /// What a line says.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, which is taken apart where it is made"
+)]
 pub(super) enum Line<'a> {
     /// Nothing: empty, a comment, or without a name.
     Blank,
@@ -53,13 +58,15 @@ pub(super) enum Line<'a> {
 
 /// What is wrong with a line. Its text quotes no secret.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum LineFault {
+pub(in crate::auth) enum LineFault {
     NoColon,
     Name(NameError),
+    Called(NameError),
     Scheme(SchemeError),
     Home,
     Mail,
     Networks(NetworkError),
+    Limit(UserLimit),
     Unsupported(String),
     Twin,
 }
@@ -112,13 +119,12 @@ fn user(fields: &[u8]) -> Result<(User, Option<LineFault>), LineFault> {
     let password = fields.next().unwrap_or_default();
     let home = fields.nth(3).unwrap_or_default();
     let extra = fields.nth(1).unwrap_or_default();
-    let mut user = User {
-        verifier: Verifier::parse(password).map_err(LineFault::Scheme)?,
-        networks: None,
-        disabled: None,
+    let proof = Proof::Stored(Verifier::parse(password).map_err(LineFault::Scheme)?);
+    let mut user = Profile {
         home: absolute(home)?,
-        mail: None,
+        ..Profile::default()
     };
+    let mut own = UserLimits::default();
     let mut fault = None;
     for field in extra.split(|&b| b == b' ').filter(|f| !f.is_empty()) {
         let (key, value) = match memchr::memchr(b'=', field) {
@@ -135,6 +141,12 @@ fn user(fields: &[u8]) -> Result<(User, Option<LineFault>), LineFault> {
                 Some(mail) => user.mail = Some(mail),
                 None => fault = fault.or(Some(LineFault::Mail)),
             },
+            // Dovecot's name for it, which it takes from here as well.
+            b"userdb_mail_max_userip_connections" => {
+                limit(&mut own, UserLimit::SessionsFromAddress, value)?;
+            }
+            b"userdb_sessions_per_user" => limit(&mut own, UserLimit::Sessions, value)?,
+            b"userdb_login_delay" => limit(&mut own, UserLimit::LoginDelay, value)?,
             key if REFUSING.contains(&key) => {
                 let key = key.escape_ascii().to_string();
                 fault = fault.or(Some(LineFault::Unsupported(key)));
@@ -145,10 +157,22 @@ fn user(fields: &[u8]) -> Result<(User, Option<LineFault>), LineFault> {
     if fault.is_some() {
         user.disabled = Some(Notice::ELSEWHERE);
     }
+    let limits = (!own.are_none()).then(|| Box::new(own));
+    let profile = Profile { limits, ..user };
+    let user = User {
+        proof,
+        profile,
+        renewal: None,
+    };
     Ok((user, fault))
 }
 
-fn absolute(path: &[u8]) -> Result<Option<PathBuf>, LineFault> {
+fn limit(own: &mut UserLimits, limit: UserLimit, value: &[u8]) -> Result<(), LineFault> {
+    let text = String::from_utf8_lossy(value);
+    own.set(limit, &text).map_err(LineFault::Limit)
+}
+
+pub(in crate::auth) fn absolute(path: &[u8]) -> Result<Option<PathBuf>, LineFault> {
     if path.is_empty() {
         return Ok(None);
     }
@@ -158,7 +182,7 @@ fn absolute(path: &[u8]) -> Result<Option<PathBuf>, LineFault> {
     Ok(Some(PathBuf::from(OsStr::from_bytes(path))))
 }
 
-fn networks(list: &[u8]) -> Result<Box<[Network]>, LineFault> {
+pub(in crate::auth) fn networks(list: &[u8]) -> Result<Box<[Network]>, LineFault> {
     let networks = String::from_utf8_lossy(list)
         .split(',')
         .filter(|network| !network.is_empty())
@@ -172,7 +196,7 @@ fn networks(list: &[u8]) -> Result<Box<[Network]>, LineFault> {
 /// `maildir:/path` or `maildir:~/path`, what follows a further colon (`INDEX=`,
 /// `LAYOUT=`) being another program's. `None` for what names no Maildir that can
 /// be found from here: another format, a `%` variable, `~` without a home.
-fn mail(location: &[u8], home: Option<&Path>) -> Option<PathBuf> {
+pub(in crate::auth) fn mail(location: &[u8], home: Option<&Path>) -> Option<PathBuf> {
     let path = location.strip_prefix(b"maildir:")?;
     let path = path.split(|&b| b == b':').next()?;
     if path.contains(&b'%') || path.contains(&0) {
@@ -194,6 +218,11 @@ impl fmt::Display for LineFault {
                  or # before a comment",
             ),
             Self::Name(error) => write!(f, "{error}: the line is skipped; correct the name"),
+            Self::Called(error) => write!(
+                f,
+                "what the directory calls this user cannot be a name: {error}; nobody can log in \
+                 as this user until it is corrected"
+            ),
             Self::Scheme(error) => write!(f, "{error}; until then nobody can log in as this user"),
             Self::Home => f.write_str(
                 "the home is not an absolute path; nobody can log in as this user \
@@ -206,6 +235,11 @@ impl fmt::Display for LineFault {
             Self::Networks(error) => write!(
                 f,
                 "allow_nets: {error}; nobody can log in as this user until it is corrected"
+            ),
+            Self::Limit(limit) => write!(
+                f,
+                "{limit} is not a whole number within bounds; nobody can log in as this \
+                 user until it is, or is left out"
             ),
             Self::Twin => {
                 f.write_str("an earlier line has the same name and is used; remove one of them")
@@ -231,10 +265,10 @@ mod tests {
         }
     }
 
-    fn user_of(line: &str) -> (User, Option<LineFault>) {
+    fn user_of(line: &str) -> (Profile, Option<LineFault>) {
         match record(line) {
-            (Record::User(user), fault) => (user, fault),
-            (Record::Locked, fault) => panic!("{line}: locked, {fault:?}"),
+            (Record::User(user), fault) => (user.profile, fault),
+            (record, fault) => panic!("{line}: {record:?}, {fault:?}"),
         }
     }
 
@@ -346,6 +380,28 @@ mod tests {
         for nets in ["300.0.0.0/8", "127.0.0.1,x", "localhost"] {
             let fault = locked(&format!("joe:{{PLAIN}}x::::::allow_nets={nets}"));
             assert!(matches!(fault, Some(LineFault::Networks(_))), "{nets}");
+        }
+    }
+
+    #[test]
+    fn limits_of_a_user_are_read_or_lock_the_user() {
+        let (user, fault) = user_of(
+            "joe:{PLAIN}x::::::userdb_mail_max_userip_connections=2 userdb_login_delay=90 \
+             userdb_sessions_per_user=4",
+        );
+        let own = UserLimits {
+            sessions: Some(4),
+            sessions_from_address: Some(2),
+            login_delay: Some(std::time::Duration::from_secs(90)),
+        };
+        assert_eq!((user.limits.as_deref(), fault), (Some(&own), None));
+        for field in [
+            "userdb_mail_max_userip_connections=few",
+            "userdb_login_delay=10m",
+            "userdb_sessions_per_user=",
+        ] {
+            let fault = locked(&format!("joe:{{PLAIN}}x::::::{field}"));
+            assert!(matches!(fault, Some(LineFault::Limit(_))), "{field}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! new one, and a reload that fails leaves the old one in force. Logins wait for
 //! a reload only while a pointer is swapped.
 
-mod line;
+pub(super) mod line;
 mod table;
 
 use std::fs::{self, File};
@@ -16,30 +16,52 @@ use zeroize::Zeroizing;
 
 use self::table::Table;
 use super::directory::{Directory, DirectoryError, LoadReport, Record, User};
-use super::{Account, UserName, Verifier};
+use super::{Account, Secret, UserName, Verifier};
 use crate::limits;
 
 /// A passwd-file, loaded.
 pub(super) struct PasswdFile {
-    path: PathBuf,
+    place: Place,
     table: RwLock<Table>,
+}
+
+/// Where the lines are.
+enum Place {
+    /// In a file, which is read again at a reload.
+    File(PathBuf),
+    /// In the configuration: there is nothing to read again.
+    Memory,
 }
 
 impl PasswdFile {
     /// Loads the file. Faults of single lines are in the report.
     pub(super) fn open(path: &Path) -> Result<(Self, LoadReport), DirectoryError> {
         let (table, report) = Table::new(read(path)?, path);
-        let path = path.to_owned();
+        let place = Place::File(path.to_owned());
         let table = RwLock::new(table);
-        Ok((Self { path, table }, report))
+        Ok((Self { place, table }, report))
+    }
+
+    /// Users that stand in the configuration itself, in lines of the same format. `label`
+    /// names them in messages.
+    pub(super) fn of_lines(lines: &Secret, label: &str) -> (Self, LoadReport) {
+        let path = PathBuf::from(label);
+        let text = Zeroizing::new(lines.expose().as_bytes().to_vec());
+        let (table, report) = Table::new(text, &path);
+        let file = Self {
+            place: Place::Memory,
+            table: RwLock::new(table),
+        };
+        (file, report)
     }
 
     /// Every user with a password, in the order of the file.
     pub(super) fn accounts(&self) -> Vec<Account> {
         let account = |(name, user): (&[u8], User)| Account {
             user: UserName::new(name).expect("the table holds names of users"),
-            home: user.home,
-            mail: user.mail,
+            home: user.profile.home,
+            mail: user.profile.mail,
+            limits: user.profile.limits,
         };
         self.with(|table| table.users().map(account).collect())
     }
@@ -65,7 +87,11 @@ impl Directory for PasswdFile {
     }
 
     fn reload(&self) -> Result<LoadReport, DirectoryError> {
-        let (mut table, report) = Table::new(read(&self.path)?, &self.path);
+        let path = match &self.place {
+            Place::File(path) => path,
+            Place::Memory => return Ok(self.with(Table::summary)),
+        };
+        let (mut table, report) = Table::new(read(path)?, path);
         let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *current, &mut table);
         // Overwriting and freeing the old table takes milliseconds: not while

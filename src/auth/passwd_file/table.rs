@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::line::{self, Line, LineFault, line_at, name_of};
 use crate::auth::Verifier;
-use crate::auth::directory::{Fault, LoadReport, Record, User};
+use crate::auth::directory::{Fault, LoadReport, Proof, Record, User};
 use crate::limits;
 
 pub(super) struct Table {
@@ -79,13 +79,21 @@ impl Table {
             text,
         };
         let report = LoadReport {
-            users: table.decoys.len(),
-            locked: table.index.len() - table.decoys.len(),
-            memory: table.memory(),
             fault_count: faults.count,
             faults: faults.told(&table.text, path),
+            ..table.summary()
         };
         (table, report)
+    }
+
+    /// How many users there are, without the faults of their lines.
+    pub(super) fn summary(&self) -> LoadReport {
+        LoadReport {
+            users: self.decoys.len(),
+            locked: self.index.len() - self.decoys.len(),
+            memory: self.memory(),
+            ..LoadReport::default()
+        }
     }
 
     pub(super) fn lookup(&self, name: &[u8]) -> Option<Record> {
@@ -110,7 +118,11 @@ impl Table {
         let offset = *self.decoys.get(index)?;
         match line::parse(line_at(&self.text, offset as usize)) {
             Line::User {
-                record: Record::User(User { verifier, .. }),
+                record:
+                    Record::User(User {
+                        proof: Proof::Stored(verifier),
+                        ..
+                    }),
                 ..
             } => Some(verifier),
             _ => unreachable!("decoys are lines of users with a password"),

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::auth::Password;
-use crate::auth::directory::User;
+use crate::auth::directory::{Proof, User};
 
 /// A passwd-file in a folder of its own.
 struct Fixture {
@@ -51,7 +51,10 @@ fn user(file: &PasswdFile, name: &str) -> User {
     }
 }
 
-fn accepts(verifier: &Verifier, password: &str) -> bool {
+fn accepts(proof: &Proof, password: &str) -> bool {
+    let Proof::Stored(verifier) = proof else {
+        panic!("{proof:?}");
+    };
     verifier.verify(&Password::new(password.as_bytes()).expect("short"))
 }
 
@@ -62,12 +65,12 @@ fn good_lines_survive_bad_ones() {
          \x01:{PLAIN}x\nbob@example.net:{PLAIN}three::::/home/bob\r\nkim:*\nlast:{PLAIN}four",
     );
     let (file, report) = fixture.open();
-    assert!(accepts(&user(&file, "joe").verifier, "one"));
+    assert!(accepts(&user(&file, "joe").proof, "one"));
     assert_eq!(
-        user(&file, "bob@example.net").home,
+        user(&file, "bob@example.net").profile.home,
         Some("/home/bob".into())
     );
-    assert!(accepts(&user(&file, "last").verifier, "four"));
+    assert!(accepts(&user(&file, "last").proof, "four"));
     assert!(matches!(lookup(&file, "ann"), Some(Record::Locked)));
     assert!(matches!(lookup(&file, "kim"), Some(Record::Locked)));
     for absent in ["JOE", "jo", "joe2", "garbage", "# users", "bob"] {
@@ -100,7 +103,7 @@ fn decoys_are_the_passwords_that_can_be_verified() {
     let passwords: Vec<_> = (0..file.decoys())
         .map(|index| {
             let decoy = file.decoy(index).expect("below the count");
-            (1..=5).find(|n| accepts(&decoy, &n.to_string()))
+            (1..=5).find(|n| accepts(&Proof::Stored(decoy.clone()), &n.to_string()))
         })
         .collect();
     assert_eq!(passwords, [Some(1), Some(3), Some(5)]);
@@ -127,10 +130,10 @@ fn a_reload_replaces_the_users() {
     let fixture = Fixture::new("joe:{PLAIN}old\nann:{PLAIN}x\n");
     let (file, _) = fixture.open();
     fixture.replace("joe:{PLAIN}new\nkim:{PLAIN}x\n");
-    assert!(accepts(&user(&file, "joe").verifier, "old"));
+    assert!(accepts(&user(&file, "joe").proof, "old"));
     let report = file.reload().expect("readable");
     assert_eq!(report.users, 2);
-    assert!(accepts(&user(&file, "joe").verifier, "new"));
+    assert!(accepts(&user(&file, "joe").proof, "new"));
     assert!(lookup(&file, "ann").is_none());
     assert!(lookup(&file, "kim").is_some());
 }
@@ -148,7 +151,7 @@ fn a_reload_that_fails_keeps_the_users() {
     fs::create_dir(&fixture.path).expect("a folder");
     let error = file.reload().expect_err("a folder").to_string();
     assert!(error.contains("not a regular file"), "{error}");
-    assert!(accepts(&user(&file, "joe").verifier, "x"));
+    assert!(accepts(&user(&file, "joe").proof, "x"));
 }
 
 #[test]
@@ -164,7 +167,7 @@ fn a_file_that_is_too_large_is_refused_unread() {
         .expect("sparse");
     let error = file.reload().expect_err("too large");
     assert!(matches!(error, DirectoryError::TooLarge { .. }), "{error}");
-    assert!(accepts(&user(&file, "joe").verifier, "x"));
+    assert!(accepts(&user(&file, "joe").proof, "x"));
 }
 
 #[test]
@@ -183,9 +186,9 @@ fn lookups_during_reloads_see_one_table_or_the_other() {
                 let mut seen = 0;
                 while !done.load(Ordering::Relaxed) || seen == 0 {
                     for n in (reader..500).step_by(7) {
-                        let verifier = user(file, &format!("user{n}")).verifier;
-                        let old = accepts(&verifier, &format!("old{n}"));
-                        let new = accepts(&verifier, &format!("new{n}"));
+                        let proof = user(file, &format!("user{n}")).proof;
+                        let old = accepts(&proof, &format!("old{n}"));
+                        let new = accepts(&proof, &format!("new{n}"));
                         assert!(old != new, "user{n}");
                         assert!(file.decoy(n).is_some());
                     }
@@ -248,8 +251,8 @@ proptest! {
             let Some(Record::User(user)) = table.lookup(name.as_bytes()) else {
                 return Err(TestCaseError::fail(name.clone()));
             };
-            prop_assert!(accepts(&user.verifier, password));
-            prop_assert_eq!(user.home, home.as_ref().map(PathBuf::from));
+            prop_assert!(accepts(&user.proof, password));
+            prop_assert_eq!(user.profile.home, home.as_ref().map(PathBuf::from));
         }
     }
 }

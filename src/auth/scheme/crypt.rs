@@ -1,13 +1,15 @@
 //! The text of crypt(3) as crypt(5) has it: `$5$` and `$6$` (SHA-crypt),
-//! `$2a$`, `$2b$` and `$2y$` (bcrypt). The prefix says which, as it does for
+//! `$2a$`, `$2b$` and `$2y$` (bcrypt), `$y$` (yescrypt) and `$1$` (MD5). The prefix says which, as it does for
 //! crypt(3) itself, whatever the scheme before it is called.
 
 use base64ct::{Base64ShaCrypt, Encoding as _};
 use bcrypt::HashParts;
 use subtle::ConstantTimeEq;
+use yescrypt::password_hash::PasswordVerifier as _;
+use yescrypt::{Mode, Params, PasswordHashRef, Yescrypt};
 use zeroize::Zeroizing;
 
-use super::SchemeError;
+use super::{SchemeError, md5_crypt};
 use crate::limits;
 
 /// Octets of a SHA-crypt salt that count.
@@ -36,6 +38,13 @@ pub(super) enum Crypt {
     Sha512(Sha<64>),
     /// The 60 octets of bcrypt's text, known to be whole.
     Bcrypt(Zeroizing<String>),
+    /// The whole text, known to be one of yescrypt's.
+    Yescrypt(Zeroizing<String>),
+    Md5 {
+        salt: Box<[u8]>,
+        /// In the order in which it is written.
+        digest: Zeroizing<[u8; 16]>,
+    },
 }
 
 /// Salt, cost and digest; the digest in the order in which it is written.
@@ -63,7 +72,23 @@ impl Crypt {
         {
             return bcrypt(text);
         }
+        if text.starts_with(b"$y$") {
+            return yescrypt(text);
+        }
+        if let Some(rest) = text.strip_prefix(b"$1$") {
+            return md5(rest);
+        }
         Err(SchemeError::Unknown(family(text)))
+    }
+
+    /// Salt and digest.
+    pub(super) fn identity(&self) -> [&[u8]; 2] {
+        match self {
+            Self::Sha256(sha) => [&sha.salt, &*sha.digest],
+            Self::Sha512(sha) => [&sha.salt, &*sha.digest],
+            Self::Bcrypt(text) | Self::Yescrypt(text) => [text.as_bytes(), b""],
+            Self::Md5 { salt, digest } => [salt, &**digest],
+        }
     }
 
     pub(super) fn verify(&self, password: &[u8]) -> bool {
@@ -78,7 +103,22 @@ impl Crypt {
             }
             // What `bcrypt` below has checked leaves no way to fail.
             Self::Bcrypt(text) => bcrypt::verify(password, text).unwrap_or(false),
+            Self::Yescrypt(text) => {
+                let hash = PasswordHashRef::new(text);
+                hash.is_ok_and(|hash| Yescrypt::default().verify_password(password, hash).is_ok())
+            }
+            Self::Md5 { salt, digest } => {
+                let found = md5_crypt::digest(password, salt);
+                let written = Zeroizing::new(md5_crypt::ORDER.map(|at| found[at]));
+                written.ct_eq(&**digest).into()
+            }
         }
+    }
+
+    /// Whether it is easier to guess than Argon2 with its defaults: yescrypt takes as
+    /// much memory, the others next to none.
+    pub(super) fn is_weak(&self) -> bool {
+        !matches!(self, Self::Yescrypt(_))
     }
 
     pub(super) fn scheme(&self) -> &'static str {
@@ -86,6 +126,8 @@ impl Crypt {
             Self::Sha256(_) => "SHA256-CRYPT",
             Self::Sha512(_) => "SHA512-CRYPT",
             Self::Bcrypt(_) => "BLF-CRYPT",
+            Self::Yescrypt(_) => "YESCRYPT",
+            Self::Md5 { .. } => "MD5-CRYPT",
         }
     }
 }
@@ -136,6 +178,47 @@ fn bcrypt(text: &[u8]) -> Result<Crypt, SchemeError> {
         return Err(malformed());
     }
     Ok(Crypt::Bcrypt(Zeroizing::new(text.to_owned())))
+}
+
+/// `$y$params$salt$digest`
+fn yescrypt(text: &[u8]) -> Result<Crypt, SchemeError> {
+    let malformed = || SchemeError::Malformed("not the text of a yescrypt hash");
+    let text = std::str::from_utf8(text).map_err(|_| malformed())?;
+    let hash = PasswordHashRef::new(text).map_err(|_| malformed())?;
+    let fields: Vec<_> = hash.fields().collect();
+    let [params, salt, digest] = fields[..] else {
+        return Err(malformed());
+    };
+    let params: Params = params.as_str().parse().map_err(|_| malformed())?;
+    for field in [salt, digest] {
+        let octets = field.decode_base64(mcf::Base64::Crypt);
+        octets.map_err(|_| malformed())?;
+    }
+    // What crypt(3) makes has no other parameters than these three.
+    let usual = Params::new(Mode::default(), params.n(), params.r(), params.p());
+    let memory = params.n().saturating_mul(u64::from(params.r())) / 8;
+    let usual = usual.is_ok_and(|usual| usual == params);
+    if !usual || memory > u64::from(limits::ARGON2_KIB) || params.p() > 16 {
+        return Err(SchemeError::TooCostly("its parameters"));
+    }
+    Ok(Crypt::Yescrypt(Zeroizing::new(text.to_owned())))
+}
+
+/// `salt$digest`
+fn md5(text: &[u8]) -> Result<Crypt, SchemeError> {
+    let malformed = || SchemeError::Malformed("not the text of an MD5-crypt hash");
+    let text = std::str::from_utf8(text).map_err(|_| malformed())?;
+    let (salt, written) = text.split_once('$').ok_or_else(malformed)?;
+    let mut digest = Zeroizing::new([0; 16]);
+    let decoded = Base64ShaCrypt::decode(written, &mut digest[..]);
+    if decoded.map_err(|_| malformed())?.len() != digest.len() {
+        return Err(malformed());
+    }
+    let salt = &salt.as_bytes()[..salt.len().min(md5_crypt::SALT)];
+    Ok(Crypt::Md5 {
+        salt: salt.into(),
+        digest,
+    })
 }
 
 /// What a log may say of a text that is not known: its prefix (`$y$`), or that

@@ -12,12 +12,21 @@
 //! two secrets differ. Costs are bounded by limits.rs: one line of a file must
 //! not be able to stop an auth thread for an hour or to take all memory.
 //!
-//! Not here: DES and MD5 crypt, which are broken, and yescrypt, SCRAM and
-//! PBKDF2. Such a scheme is a [`SchemeError::Unknown`].
+//! A password whose form for comparison is another one (`SASLprep`) is right if either
+//! form is: hashes that migrants bring were made from the one or from the other.
+//!
+//! Not here: DES crypt, and digests of MD5 alone. Such a scheme is
+//! a [`SchemeError::Unknown`].
 
 mod crypt;
+mod made_up;
+mod md5_crypt;
+mod new;
+mod pbkdf2;
+mod scram;
 
 use std::fmt;
+use std::hint::black_box;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -27,8 +36,13 @@ use sha2::{Sha256, Sha512};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+pub(super) use self::made_up::{KeyPlan, MadeUp};
+pub use self::new::NewScheme;
+pub use self::scram::{ScramHash, ScramKeys};
+
 use self::crypt::Crypt;
-use super::Password;
+use self::pbkdf2::Pbkdf2;
+use super::{ApopProof, Password};
 use crate::limits;
 
 /// Octets that are overwritten when they are dropped.
@@ -44,6 +58,8 @@ enum Kind {
     Digest(Hash, Secret),
     Crypt(Crypt),
     Argon2(Box<Argon2Hash>),
+    Pbkdf2(Pbkdf2),
+    Scram(ScramKeys),
 }
 
 /// The digest of password and salt, with the salt behind it (`{SSHA256}` and
@@ -57,6 +73,7 @@ enum Hash {
 
 #[derive(Clone)]
 struct Argon2Hash {
+    algorithm: Algorithm,
     context: Argon2<'static>,
     salt: Box<[u8]>,
     hash: Secret,
@@ -97,11 +114,14 @@ impl Verifier {
         let digest = |hash, salted| digest(hash, salted, encoding, data);
         match scheme {
             b"PLAIN" | b"CLEARTEXT" | b"CLEAR" => plain(&encoding.text(data)?),
-            b"CRYPT" | b"SHA256-CRYPT" | b"SHA512-CRYPT" | b"BLF-CRYPT" => {
+            b"CRYPT" | b"SHA256-CRYPT" | b"SHA512-CRYPT" | b"BLF-CRYPT" | b"MD5-CRYPT" | b"MD5" => {
                 let text = encoding.text(data)?;
                 Ok(Self(Kind::Crypt(Crypt::parse(&text)?)))
             }
             b"ARGON2ID" | b"ARGON2I" => argon2(&encoding.text(data)?),
+            b"PBKDF2" => Ok(Self(Kind::Pbkdf2(Pbkdf2::parse(&encoding.text(data)?)?))),
+            b"SCRAM-SHA-1" => scram(ScramHash::Sha1, &encoding.text(data)?),
+            b"SCRAM-SHA-256" => scram(ScramHash::Sha256, &encoding.text(data)?),
             b"SHA" | b"SHA1" => digest(Hash::Sha1, false),
             b"SSHA" => digest(Hash::Sha1, true),
             b"SHA256" => digest(Hash::Sha256, false),
@@ -123,7 +143,12 @@ impl Verifier {
     /// Whether the password is the stored one. Takes as long as the scheme
     /// wants, up to seconds, whatever the answer.
     pub fn verify(&self, password: &Password) -> bool {
-        let password = password.as_bytes();
+        let is_right = self.matches(password.as_bytes());
+        let prepared = password.prepared();
+        is_right || prepared.is_some_and(|password| self.matches(password.as_bytes()))
+    }
+
+    fn matches(&self, password: &[u8]) -> bool {
         match &self.0 {
             // A digest of each makes the two as long as each other: a plain
             // comparison would tell the length of the stored one.
@@ -133,7 +158,19 @@ impl Verifier {
             Kind::Digest(hash, stored) => hash.matches(stored, password),
             Kind::Crypt(crypt) => crypt.verify(password),
             Kind::Argon2(argon2) => argon2.verify(password),
+            Kind::Pbkdf2(pbkdf2) => pbkdf2.verify(password),
+            Kind::Scram(keys) => keys.verify(password),
         }
+    }
+
+    /// Whether the proof was made of the stored password, which it can be only of one that
+    /// is stored in clear. Takes as long wherever it is not.
+    pub(super) fn is_proved_by(&self, proof: &ApopProof) -> bool {
+        if let Kind::Plain(stored) = &self.0 {
+            return proof.is_of(stored);
+        }
+        black_box(proof.is_of(b""));
+        false
     }
 
     /// Whether the scheme is made to be slow: milliseconds to seconds, where the
@@ -141,7 +178,48 @@ impl Verifier {
     pub fn is_slow(&self) -> bool {
         match &self.0 {
             Kind::Plain(_) | Kind::Digest(..) => false,
-            Kind::Crypt(_) | Kind::Argon2(_) => true,
+            Kind::Crypt(_) | Kind::Argon2(_) | Kind::Pbkdf2(_) | Kind::Scram(_) => true,
+        }
+    }
+
+    /// Whether it is easier to guess than what [`NewScheme::Argon2id`] makes. Keys of
+    /// SCRAM are not: they are stored for the sake of their mechanism.
+    pub(super) fn is_weak(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(_) | Kind::Digest(..) | Kind::Pbkdf2(_) => true,
+            Kind::Crypt(crypt) => crypt.is_weak(),
+            Kind::Argon2(argon2) => {
+                let (own, new) = (argon2.context.params(), Params::DEFAULT);
+                argon2.algorithm != Algorithm::Argon2id
+                    || own.m_cost() < new.m_cost()
+                    || own.t_cost() < new.t_cost()
+            }
+            Kind::Scram(_) => false,
+        }
+    }
+
+    /// Whether it is the password itself, which every mechanism can use.
+    pub(super) fn is_clear(&self) -> bool {
+        matches!(self.0, Kind::Plain(_))
+    }
+
+    /// What tells this stored password from every other one, if its verification is
+    /// slow: whoever remembers what a verification said needs to know of what.
+    pub(super) fn identity(&self) -> Option<[&[u8]; 2]> {
+        match &self.0 {
+            Kind::Plain(_) | Kind::Digest(..) => None,
+            Kind::Crypt(crypt) => Some(crypt.identity()),
+            Kind::Argon2(argon2) => Some([&argon2.salt, &argon2.hash]),
+            Kind::Pbkdf2(pbkdf2) => Some([&pbkdf2.salt, &pbkdf2.digest]),
+            Kind::Scram(keys) => Some(keys.identity()),
+        }
+    }
+
+    /// What is stored for SCRAM, if that is how the password is stored.
+    pub fn scram_keys(&self) -> Option<&ScramKeys> {
+        match &self.0 {
+            Kind::Scram(keys) => Some(keys),
+            _ => None,
         }
     }
 
@@ -154,6 +232,8 @@ impl Verifier {
             Kind::Digest(Hash::Sha512, _) => "SSHA512",
             Kind::Crypt(crypt) => crypt.scheme(),
             Kind::Argon2(_) => "ARGON2",
+            Kind::Pbkdf2(_) => "PBKDF2",
+            Kind::Scram(keys) => keys.hash().scheme(),
         }
     }
 
@@ -162,6 +242,7 @@ impl Verifier {
     /// user to ask.
     pub(super) fn stand_in() -> Self {
         Self(Kind::Argon2(Box::new(Argon2Hash {
+            algorithm: Algorithm::Argon2id,
             context: Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT),
             salt: (*b"popcore stand-in").into(),
             hash: Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN].into()),
@@ -221,6 +302,13 @@ fn plain(stored: &[u8]) -> Result<Verifier, SchemeError> {
         return Err(SchemeError::None);
     }
     Ok(Verifier(Kind::Plain(Zeroizing::new(stored.into()))))
+}
+
+fn scram(hash: ScramHash, text: &[u8]) -> Result<Verifier, SchemeError> {
+    if text.is_empty() {
+        return Err(SchemeError::None);
+    }
+    Ok(Verifier(Kind::Scram(ScramKeys::parse(hash, text)?)))
 }
 
 fn digest(
@@ -301,6 +389,7 @@ fn argon2(text: &[u8]) -> Result<Verifier, SchemeError> {
         return Err(SchemeError::Malformed("a salt below 8 octets"));
     }
     Ok(Verifier(Kind::Argon2(Box::new(Argon2Hash {
+        algorithm,
         context: Argon2::new(algorithm, version, params),
         salt: salt.as_ref().into(),
         hash: Zeroizing::new(hash.as_bytes().into()),
@@ -331,7 +420,7 @@ impl fmt::Display for SchemeError {
             Self::Unknown(name) => write!(
                 f,
                 "the password scheme {name} is not known; store the password as ARGON2ID, \
-                 SHA512-CRYPT, SHA256-CRYPT, BLF-CRYPT, SSHA512, SSHA256, SSHA or PLAIN"
+                 SCRAM-SHA-256 (popcore passwd makes both), SHA512-CRYPT, BLF-CRYPT or PLAIN"
             ),
             Self::Malformed(what) => write!(
                 f,

@@ -1,5 +1,6 @@
 //! Vectors made by crypt(3) of glibc's libxcrypt, OpenSSL's `passwd`, Python's
-//! hashlib and the reference implementation of Argon2 (argon2-cffi).
+//! hashlib, the reference implementation of Argon2 (argon2-cffi) and `doveadm pw` of
+//! Dovecot 2.3.
 
 use proptest::prelude::*;
 
@@ -28,6 +29,32 @@ fn assert_only(stored: &str, password: &str) {
         !verifies(stored, &format!("{password}x")) || password.len() >= 72,
         "{stored}"
     );
+}
+
+/// Weaker than what `popcore passwd` makes; what SCRAM needs is not.
+#[test]
+fn what_is_weak_is_known() {
+    let verifier = |text: &str| Verifier::parse(text.as_bytes()).expect("a scheme");
+    for weak in [
+        "{PLAIN}pw",
+        "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
+        "$5$saltstring$hixOXgchwauyzVtlSM/e7UnQx0qiTk74JE/YU53IbE0",
+        "{BLF-CRYPT}$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        "{ARGON2ID}$argon2id$v=19$m=64,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$gAwJW5vx5itn2V9KHlEUjyUCrpDYgKyQf0gMaHGx1h4",
+        "{ARGON2I}$argon2i$v=19$m=65536,t=3,p=1$MDEyMzQ1Njc4OWFiY2RlZg$gAwJW5vx5itn2V9KHlEUjyUCrpDYgKyQf0gMaHGx1h4",
+    ] {
+        assert!(verifier(weak).is_weak(), "{weak}");
+    }
+    let password = Password::new(b"pw").expect("short");
+    for made in [
+        NewScheme::Argon2id,
+        NewScheme::ScramSha256,
+        NewScheme::ScramSha1,
+    ] {
+        assert!(!verifier(&made.store(&password)).is_weak(), "{made:?}");
+    }
+    assert!(verifier("{PLAIN}pw").is_clear());
+    assert!(!verifier("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=").is_clear());
 }
 
 #[test]
@@ -159,6 +186,65 @@ fn argon2_vectors() {
 }
 
 #[test]
+fn md5_crypt_vectors() {
+    let hundred = "x".repeat(100);
+    let cases = [
+        ("$1$saltsalt$BsXyQbZiQujHkdhwPwdol.", PASSWORD),
+        ("$1$saltsalt$VReRfkQ8Hs1aayf/oxMkG/", "pässwörd"),
+        ("$1$saltsalt$5Jhcit4zN9UlGiA0txPkO0", ""),
+        ("$1$saltsalt$AomvFEJYtItwDZI8JetzY0", &hundred),
+        ("$1$ab$BGweqrca.3UvnWSg8yFZd1", PASSWORD),
+        ("$1$ab$rn6aQS/o7141mj179E/zA.", ""),
+        ("{MD5-CRYPT}$1$I6MLikt7$CFbuJ/RfIdWpXCNX079B2/", PASSWORD),
+        ("{CRYPT}$1$m94zW0qQ$AqAYOG0LE4Eiipu.wKdFb0", PASSWORD),
+    ];
+    for (text, password) in cases {
+        assert_only(text, password);
+    }
+}
+
+#[test]
+fn yescrypt_vectors() {
+    let hundred = "x".repeat(100);
+    let cases = [
+        (
+            "$y$j75$LdJMENpBABJJ3hIHjB1Bi.$qYexDEDfF3m8o.Wvs2FJ6Fnm2ifFSy7DjwT1tvliZsD",
+            PASSWORD,
+        ),
+        (
+            "$y$j75$LdJMENpBABJJ3hIHjB1Bi.$EHYl17XiOUsB2hAyzlhQ1ZlRQvpCfbLyHznEZY0U5a1",
+            "pässwörd",
+        ),
+        (
+            "{CRYPT}$y$j75$LdJMENpBABJJ3hIHjB1Bi.$P84q6fp0SQqmQK3.3KeX4Rfqhn5lfdkGCcheex0V8CC",
+            &hundred,
+        ),
+        (
+            "$y$j75$LdJMENpBABJJ3hIHjB1Bi.$tUlUF19mIl6XpRTpX7LBp5ABKS8KSmDfP1gXFrZ6Sy8",
+            "",
+        ),
+    ];
+    for (text, password) in cases {
+        assert_only(text, password);
+    }
+    let usual = "$y$j9T$abcdefghijklmnop$PVOHjxO.A4LmtReq6NnH/KSkMoVk.KXqLgud8GhZ917";
+    assert!(verifies(usual, PASSWORD));
+    assert!(!verifies(usual, "x"));
+}
+
+#[test]
+fn pbkdf2_and_scram_vectors() {
+    let cases = [
+        "{PBKDF2}$1$wtY8EqSFQmrnOTzk$5000$945f436252ced3a9bc5e977900cf5e9147d833f3",
+        "{SCRAM-SHA-1}4096,ozhjO8YMLRnyU6Os0FMEhg==,/ujRyAqtfnkf8zaz/mcHqdh2AAs=,oiJMXsPe1M1jv0VHrOJ0iYdaSPI=",
+        "{SCRAM-SHA-256}4096,t62WJIG3yzpROt1ZTOePGQ==,Jo55EFNeQCbonDyn7KBbOaKOU9Lr0MBLazZsFPNrkko=,Wh/aHAPAXj/F6ua4jWbWgUymNutqIBv3tBvNMLGG4iU=",
+    ];
+    for text in cases {
+        assert_only(text, PASSWORD);
+    }
+}
+
+#[test]
 fn digest_vectors() {
     let cases = [
         "{SHA}q/eq1kOINtvlJqojGr3i0O73TUI=",
@@ -216,10 +302,10 @@ fn a_user_without_a_password_is_no_fault() {
 fn what_is_not_known_is_named_and_nothing_else_is() {
     let cases = [
         ("{NOSUCH}secret", "NOSUCH"),
-        ("{SCRAM-SHA-256}secret", "SCRAM-SHA-256"),
+        ("{SCRAM-SHA-512}secret", "SCRAM-SHA-512"),
         ("{PLAIN.rot13}secret", "PLAIN.ROT13"),
-        ("{CRYPT}$y$j9T$secret", "CRYPT with $y$"),
-        ("$1$secret$secret", "CRYPT with $1$"),
+        ("{CRYPT}$7$CU..../....secret", "CRYPT with $7$"),
+        ("$gy$secret$secret", "CRYPT with $gy$"),
         (
             "secret",
             "CRYPT without a $id$ (DES, or a password in clear)",
@@ -253,6 +339,18 @@ fn malformed_and_too_costly_text_is_refused() {
         "$2b$04$short",
         "$2b$03$abcdefghijklmnopqrstuu7EJV7kdjBBQxyb0HjTh9KS7.Lah/6CG",
         "{ARGON2ID}$6$a$b",
+        "$1$salt",
+        "$1$salt$short",
+        "$y$j9T$secret",
+        "$y$j9T$ab$?",
+        "$y$?$abcdefgh$IniZeZUfydRKqXqXIvtJrKOlhunUbAHvs/2rxdw.d81",
+        "{PBKDF2}$1$salt$5000",
+        "{PBKDF2}$1$salt$0$945f436252ced3a9bc5e977900cf5e9147d833f3",
+        "{PBKDF2}$1$salt$5000$945f",
+        "{SCRAM-SHA-256}4096,AAAA,AAAA,AAAA",
+        "{SCRAM-SHA-256}4096,AAAA",
+        "{SCRAM-SHA-1}0,ozhjO8YMLRnyU6Os0FMEhg==,/ujRyAqtfnkf8zaz/mcHqdh2AAs=,oiJMXsPe1M1jv0VHrOJ0iYdaSPI=",
+        "{SCRAM-SHA-256}4096,ozhjO8YMLRnyU6Os0FMEhg==,/ujRyAqtfnkf8zaz/mcHqdh2AAs=,oiJMXsPe1M1jv0VHrOJ0iYdaSPI=",
         "$argon2id$v=19$m=64,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg",
         "$argon2d$v=19$m=64,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$gAwJW5vx5itn2V9KHlEUjyUCrpDYgKyQf0gMaHGx1h4",
     ];
@@ -265,6 +363,9 @@ fn malformed_and_too_costly_text_is_refused() {
     }
     let costly = [
         "$6$rounds=999999999$a$b",
+        "$y$jL/..$abcdefgh$IniZeZUfydRKqXqXIvtJrKOlhunUbAHvs/2rxdw.d81",
+        "{PBKDF2}$1$salt$99999999$945f436252ced3a9bc5e977900cf5e9147d833f3",
+        "{SCRAM-SHA-1}99999999,ozhjO8YMLRnyU6Os0FMEhg==,/ujRyAqtfnkf8zaz/mcHqdh2AAs=,oiJMXsPe1M1jv0VHrOJ0iYdaSPI=",
         "$2b$31$abcdefghijklmnopqrstuu7EJV7kdjBBQxyb0HjTh9KS7.Lah/6CG",
         "$argon2id$v=19$m=4194304,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$gAwJW5vx5itn2V9KHlEUjyUCrpDYgKyQf0gMaHGx1h4",
         "$argon2id$v=19$m=64,t=2000,p=1$MDEyMzQ1Njc4OWFiY2RlZg$gAwJW5vx5itn2V9KHlEUjyUCrpDYgKyQf0gMaHGx1h4",

@@ -1,7 +1,8 @@
 //! `popcore migrate`: a move from another server without a message fetched twice.
 //!
-//! `plan` reads what that server left on the disk, `verify` asks it while it still
-//! runs. Neither writes anything.
+//! `plan` reads what that server left on the disk and writes nothing. `verify` asks that
+//! server while it still runs, and popcore, by a login like any other: what popcore keeps
+//! at a first login it keeps then.
 
 mod client;
 mod plan;

@@ -178,7 +178,8 @@ fn verify(
         };
         ask(server, user, arguments.content).map_err(|trouble| format!("{address}: {trouble}"))
     };
-    // One after the other: on one Maildir they may exclude each other.
+    // One after the other: on one Maildir they may exclude each other. The earlier server
+    // first: what it has not numbered when popcore is asked popcore takes over.
     let earlier = ask(&arguments.against, arguments.tls)?;
     let now = ask(&arguments.server, arguments.server_tls)?;
     Ok(compare(&earlier, &now))

@@ -10,28 +10,42 @@
 
 use std::io::Write as _;
 
-use super::{Announced, Earlier, ListFault, lines, number};
+use super::{Announced, ListFault, Point, Row, Rows, lines, number};
 
-pub(super) fn read(octets: &[u8], earlier: &mut Earlier) -> Result<(), ListFault> {
+pub(super) fn read(octets: &[u8]) -> Result<Option<Rows>, ListFault> {
     let fault = |line, what| Err(ListFault { line, what });
     let mut lines = lines(octets);
     let Some((_, header)) = lines.next() else {
-        return Ok(());
+        return Ok(None);
     };
-    if !header.starts_with(b"/2 ") && !header.starts_with(b"/3 ") {
+    let counted = header
+        .strip_prefix(b"/2 ")
+        .or_else(|| header.strip_prefix(b"/3 "));
+    let Some(counted) = counted else {
         return fault(1, "it is of no version that popcore reads (2 and 3)");
-    }
+    };
+    let mut numbers = counted.split(|octet| *octet == b' ').map(number);
+    let (Some(Some(next)), Some(Some(validity))) = (numbers.next(), numbers.next()) else {
+        return fault(1, "the header has no number and uidv");
+    };
+    let mut rows = Rows::new(Point {
+        validity,
+        number: next,
+    });
     for ((at, text), rank) in lines.zip(0..) {
-        let Some((file, n, validity)) = line(text) else {
+        let Some((file, number, validity)) = line(text) else {
             return fault(at, "the line is malformed");
         };
         let unique = super::super::message::unique(file);
-        earlier.add(unique, || Announced {
-            text: spell(unique, n, validity).into(),
-            rank: Some(rank),
+        rows.add(unique, || Row {
+            announced: Announced {
+                text: spell(unique, number, validity).into(),
+                rank: Some(rank),
+            },
+            at: (number != 0).then_some(Point { validity, number }),
         });
     }
-    Ok(())
+    Ok(Some(rows))
 }
 
 fn line(text: &[u8]) -> Option<(&[u8], u64, u64)> {

@@ -10,7 +10,7 @@
 //! Lines of messages that are gone stay for a while and do no harm.
 
 use super::format::{Format, Values};
-use super::{Announced, Earlier, ListFault, lines, number, word};
+use super::{Announced, ListFault, Point, Row, Rows, lines, number, word};
 
 /// The first rank of messages without an order of their own (`O`): behind all that
 /// have one.
@@ -26,26 +26,59 @@ struct Line<'a> {
     file: &'a [u8],
 }
 
-pub(super) fn read(octets: &[u8], format: &Format, earlier: &mut Earlier) -> Result<(), ListFault> {
+impl Line<'_> {
+    fn announced(&self, unique: &[u8], validity: u32, format: &Format) -> Announced {
+        let text = match self.saved {
+            Some(b"") => unique.to_owned(),
+            Some(saved) => saved.to_owned(),
+            None => format.fill(&Values {
+                uid: self.uid,
+                validity,
+                file: unique,
+                guid: self.guid,
+            }),
+        };
+        let behind = UNORDERED.saturating_add(self.uid);
+        Announced {
+            text: text.into(),
+            rank: Some(self.order.map_or(behind, |order| order.min(UNORDERED))),
+        }
+    }
+}
+
+pub(super) fn read(octets: &[u8], format: &Format) -> Result<Option<Rows>, ListFault> {
     let fault = |line, what| Err(ListFault { line, what });
     let mut lines = lines(octets);
     let Some((_, header)) = lines.next() else {
         // Being written for the first time.
-        return Ok(());
+        return Ok(None);
     };
     let Some((version, rest)) = word(header) else {
         return fault(1, "the first line is no header");
     };
-    let validity = match version {
-        b"3" => rest
-            .split(|octet| *octet == b' ')
-            .find_map(|field| number(field.strip_prefix(b"V")?)),
-        b"1" => word(rest).and_then(|(validity, _)| number(validity)),
+    let (validity, next): (Option<u32>, Option<u32>) = match version {
+        b"3" => {
+            let field = |key: u8| {
+                let mut fields = rest.split(|octet| *octet == b' ');
+                fields.find_map(|field| number(field.strip_prefix(&[key])?))
+            };
+            (field(b'V'), field(b'N'))
+        }
+        b"1" => {
+            let numbers = word(rest);
+            let validity = numbers.and_then(|(validity, _)| number(validity));
+            (validity, numbers.and_then(|(_, next)| number(next)))
+        }
         _ => return fault(1, "it is of no version that popcore reads (1 and 3)"),
     };
     let Some(validity) = validity else {
         return fault(1, "the header has no uidvalidity");
     };
+    let point = |number: u32| Point {
+        validity: validity.into(),
+        number: number.into(),
+    };
+    let mut rows = Rows::new(point(next.unwrap_or(1)));
     let mut before = 0;
     for (at, text) in lines {
         let line = if version == b"3" {
@@ -62,28 +95,14 @@ pub(super) fn read(octets: &[u8], format: &Format, earlier: &mut Earlier) -> Res
         before = line.uid;
         // The names of Dovecot have no flags; Courier's have.
         let unique = super::super::message::unique(line.file);
-        earlier.add(unique, || Announced {
-            text: match line.saved {
-                Some(b"") => unique.into(),
-                Some(saved) => saved.into(),
-                None => format
-                    .fill(&Values {
-                        uid: line.uid,
-                        validity,
-                        file: unique,
-                        guid: line.guid,
-                    })
-                    .into(),
-            },
-            rank: Some(
-                line.order
-                    .map_or(UNORDERED.saturating_add(line.uid), |order| {
-                        order.min(UNORDERED)
-                    }),
-            ),
+        rows.add(unique, || Row {
+            announced: line.announced(unique, validity, format),
+            at: Some(point(line.uid)),
         });
+        // What is appended does not change the header.
+        rows.next = rows.next.max(point(line.uid.saturating_add(1)));
     }
-    Ok(())
+    Ok(Some(rows))
 }
 
 fn third(text: &[u8]) -> Option<Line<'_>> {

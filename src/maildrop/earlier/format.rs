@@ -14,11 +14,21 @@ use std::io::Write as _;
 
 use super::md5_hex;
 
-/// A parsed format.
+/// A parsed format. Shown, it is as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
+    text: Box<str>,
     parts: Box<[Part]>,
 }
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Dovecot's default.
+const DEFAULT: &str = "%08Xu%08Xv";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -74,17 +84,8 @@ impl fmt::Display for FormatError {
 impl Error for FormatError {}
 
 impl Default for Format {
-    /// `%08Xu%08Xv`, Dovecot's default.
     fn default() -> Self {
-        let hex = |value| Part::Value {
-            value,
-            width: 8,
-            zeros: true,
-            spelling: Spelling::Hex,
-        };
-        Self {
-            parts: [hex(Value::Uid), hex(Value::Validity)].into(),
-        }
+        Self::parse(DEFAULT).expect("a format")
     }
 }
 
@@ -124,6 +125,7 @@ impl Format {
             return Err(FormatError::Same);
         }
         Ok(Self {
+            text: text.into(),
             parts: parts.into(),
         })
     }

@@ -8,22 +8,28 @@ fn sources(names: &[&str]) -> Sources {
     Sources::parse(names.iter().copied()).expect("sources")
 }
 
-fn texts(earlier: &Earlier) -> Vec<(String, String, Option<u32>)> {
+type Texts = Vec<(String, String, Option<u32>)>;
+
+fn sorted<'a>(announced: impl Iterator<Item = (&'a Box<[u8]>, &'a Announced)>) -> Texts {
     let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-    let mut texts: Vec<_> = earlier
-        .messages
-        .iter()
-        .map(|(name, announced)| (text(name), text(&announced.text), announced.rank))
-        .collect();
+    let texts = announced.map(|(name, all)| (text(name), text(&all.text), all.rank));
+    let mut texts: Vec<_> = texts.collect();
     texts.sort();
     texts
 }
 
-fn dovecot(octets: &[u8], format: &str) -> Result<Vec<(String, String, Option<u32>)>, ListFault> {
+fn texts(earlier: &Earlier) -> Texts {
+    sorted(earlier.messages.iter())
+}
+
+fn of_rows(rows: Option<Rows>) -> Texts {
+    let messages = rows.map(|rows| rows.messages).unwrap_or_default();
+    sorted(messages.iter().map(|(name, row)| (name, &row.announced)))
+}
+
+fn dovecot(octets: &[u8], format: &str) -> Result<Texts, ListFault> {
     let format = Format::parse(format).expect("a format");
-    let mut earlier = Earlier::default();
-    dovecot::read(octets, &format, &mut earlier)?;
-    Ok(texts(&earlier))
+    dovecot::read(octets, &format).map(of_rows)
 }
 
 fn row(name: &str, text: &str, rank: u32) -> (String, String, Option<u32>) {
@@ -112,10 +118,8 @@ fn a_line_that_is_being_written_is_none_yet_and_a_malformed_one_is_a_fault() {
     }
 }
 
-fn courier(octets: &[u8]) -> Result<Vec<(String, String, Option<u32>)>, ListFault> {
-    let mut earlier = Earlier::default();
-    courier::read(octets, &mut earlier)?;
-    Ok(texts(&earlier))
+fn courier(octets: &[u8]) -> Result<Texts, ListFault> {
+    courier::read(octets).map(of_rows)
 }
 
 #[test]
@@ -138,12 +142,36 @@ fn courier_s_list_is_read_from_the_right() {
 }
 
 #[test]
+fn what_comes_next_is_told_by_header_or_lines() {
+    let next = |rows: Result<Option<Rows>, ListFault>| {
+        let next = rows.expect("a list").expect("a list").next;
+        (next.validity, next.number)
+    };
+    let dovecot = |list: &str| next(dovecot::read(list.as_bytes(), &Format::default()));
+    assert_eq!(dovecot("3 V7 N9\n1 :1.a\n"), (7, 9));
+    // Lines are appended without a change of the header.
+    assert_eq!(dovecot("3 V7 N2\n1 :1.a\n5 :2.b\n"), (7, 6));
+    assert_eq!(dovecot("1 7 4\n1 1.a:2,S\n"), (7, 4));
+    let courier = |list: &str| next(courier::read(list.as_bytes()));
+    assert_eq!(courier("/3 9 16\n1.a 1 5:16:0\n"), (16, 9));
+}
+
+#[test]
 fn sources_are_asked_in_order_and_the_first_that_knows_counts() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().canonicalize().expect("a path");
     let root = Root::open(&path).expect("no error").expect("there");
     let names: [&[u8]; 2] = [b"1.a", b"2.b"];
-    let ask = |names_of: &[&str]| sources(names_of).ask(&root, names.into_iter());
+    let question = Question {
+        root: &root,
+        newcomers: &names,
+        previous: None,
+        gone: &Gone::Known(&[]),
+    };
+    let ask = |names_of: &[&str]| {
+        let answer = sources(names_of).ask(&question, None);
+        answer.map(|answer| answer.earlier)
+    };
     assert!(texts(&ask(&["dovecot", "courier"]).expect("no file")).is_empty());
     std::fs::write(path.join("dovecot-uidlist"), "3 V1 N2\n1 :1.a\n").expect("a file");
     let list = "/3 9 16\n1.a 1 5:16:0\n2.b 1 6:16:0\n";

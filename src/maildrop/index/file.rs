@@ -11,8 +11,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, fstat, openat2, seek};
 use rustix::io::Errno;
 
 use super::super::belongings;
@@ -20,6 +21,7 @@ use super::super::error::{Attempt, Cause, OpenError};
 use super::super::message::Message;
 use super::super::snapshot::Snapshot;
 use super::{Contents, Noted};
+use crate::limits;
 
 /// The name of an index beside new/ and cur/.
 const NAME: &str = "popcore.index";
@@ -27,6 +29,9 @@ const NAME: &str = "popcore.index";
 /// Octets of a short index that are not worth writing it anew.
 /// They hold what is remembered of messages that are gone.
 const SLACK: u64 = 16 << 10;
+
+/// Octets of an index for which memory is taken before they are read.
+const EXPECTED: u64 = 64 << 20;
 
 /// An index's file as it was last read or written. Another process that appended
 /// made it longer, and one that wrote it anew gave it another inode.
@@ -41,6 +46,8 @@ pub(in super::super) struct Position {
 pub(in super::super) struct Index {
     path: PathBuf,
     resolve: ResolveFlags,
+    /// What has to be there, and below which folders are made.
+    top: Option<Arc<Path>>,
 }
 
 impl Index {
@@ -49,6 +56,7 @@ impl Index {
         Self {
             path: root.join(NAME),
             resolve: ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+            top: None,
         }
     }
 
@@ -57,6 +65,15 @@ impl Index {
         Self {
             path,
             resolve: ResolveFlags::NO_MAGICLINKS,
+            top: None,
+        }
+    }
+
+    /// The same where folders below `top` may have to be made.
+    pub(in super::super) fn below(top: Arc<Path>, path: PathBuf) -> Self {
+        Self {
+            top: Some(top),
+            ..Self::at(path)
         }
     }
 
@@ -70,18 +87,13 @@ impl Index {
         OpenError::system(Attempt::Write, &self.path, errno)
     }
 
-    /// Where the operator says that other unique-ids are right this time.
-    pub(in super::super) fn acceptance(&self) -> PathBuf {
-        self.sibling(".accept")
-    }
-
     /// Opens the file; nothing where there is none.
     pub(in super::super) fn open(&self) -> Result<Option<Opened>, OpenError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fault = |errno| OpenError::system(Attempt::Open, &self.path, errno);
         let file = match openat2(CWD, &self.path, flags, Mode::empty(), self.resolve) {
             Ok(fd) => File::from(fd),
-            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOENT) => return self.absent(),
             Err(Errno::LOOP | Errno::NXIO) => {
                 return Err(OpenError::of(&self.path, Cause::NotAFile));
             }
@@ -95,12 +107,26 @@ impl Index {
         Ok(Some(Opened { file, position }))
     }
 
+    /// There is none, unless the disk that it is on is not mounted: then a maildrop would
+    /// be announced without what is known of it.
+    fn absent(&self) -> Result<Option<Opened>, OpenError> {
+        match self.top.as_deref().filter(|top| !top.is_dir()) {
+            Some(top) => Err(OpenError::of(top, Cause::NotMounted("maildrop.index"))),
+            None => Ok(None),
+        }
+    }
+
     /// Reads an open index whole.
     pub(in super::super) fn read(&self, opened: Opened) -> Result<(Vec<u8>, Position), OpenError> {
         let Opened { mut file, position } = opened;
-        let length = usize::try_from(position.length).unwrap_or_default();
-        let mut octets = Vec::with_capacity(length + 1);
-        let read = (&mut file).take(position.length).read_to_end(&mut octets);
+        // A file can say any length: what is behind its first hole nobody wrote.
+        let hole = seek(&file, SeekFrom::Hole(0)).unwrap_or(position.length);
+        let begun = seek(&file, SeekFrom::Start(0));
+        begun.map_err(|errno| OpenError::system(Attempt::Read, &self.path, errno))?;
+        let length = position.length.min(hole).min(limits::INDEX);
+        let expected = usize::try_from(length.min(EXPECTED)).unwrap_or_default();
+        let mut octets = Vec::with_capacity(expected + 1);
+        let read = (&mut file).take(length).read_to_end(&mut octets);
         match read {
             Ok(_) => Ok((octets, position)),
             Err(error) => {
@@ -169,7 +195,7 @@ impl Index {
         let Some(state) = contents.state else {
             return Ok(());
         };
-        let records = noted.among(&contents.messages).records(state);
+        let records = noted.among(&contents.table).records(state);
         self.append(position, &records).map(drop)
     }
 
@@ -227,7 +253,8 @@ impl Index {
             let _ = file.set_len(at.length);
             return Err(error);
         }
-        Ok(position(&file)?)
+        let length = at.length + records.len() as u64;
+        Ok(Some(Position { length, ..at }))
     }
 
     /// Puts a new index in place of whatever is there. An old one that is another
@@ -254,12 +281,8 @@ impl Index {
         let mode = Mode::RUSR | Mode::WUSR;
         let create = || openat2(CWD, fresh, flags, mode, self.resolve);
         let created = match create() {
-            Err(Errno::NOENT) if !self.resolve.contains(ResolveFlags::NO_SYMLINKS) => {
-                let folder = self.path.parent().unwrap_or(Path::new("/"));
-                fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(folder)?;
+            Err(Errno::NOENT) => {
+                self.make_folders()?;
                 create()
             }
             created => created,
@@ -270,6 +293,21 @@ impl Index {
         // The name must not get there before what it stands for.
         file.sync_data()?;
         position(&file)?.ok_or_else(|| io::Error::from(Errno::IO))
+    }
+
+    /// Makes the folders between the operator's and the file.
+    fn make_folders(&self) -> io::Result<()> {
+        let Some(top) = &self.top else { return Ok(()) };
+        let below = self.path.strip_prefix(top).ok().and_then(Path::parent);
+        let mut folder = top.to_path_buf();
+        for part in below.into_iter().flatten() {
+            folder.push(part);
+            match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a damaged index for whoever wants to look at it.

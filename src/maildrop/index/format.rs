@@ -13,13 +13,13 @@
 //!             | unique-id
 //! 2 removed   8 inode | unique name
 //! 3 retired   16 digest
-//! 4 state     new | cur | 1 trust | 4 messages | 8 octets of all | [12 newest]
+//! 4 state     new | cur | 1 trust | 4 messages | 8 octets of all | [12 newest | [2 due]]
 //! 5 gone      as of a message
 //! ```
 //!
 //! `new` and `cur` are 0 (unsettled), 1 (absent) or 2 and 32 octets of stamp, and
-//! `newest` is when either directory had last changed. A
-//! message's marks: 1 in cur/, 2 sendable as stored, 4 sizes from the name and so
+//! `newest` is when either directory had last changed. `due` is the day on which a session
+//! found that something was to go by itself. A message's marks: 1 in cur/, 2 sendable as stored, 4 sizes from the name and so
 //! without a sum, 8 has a rank, 128 was retrieved that day since 1970, and the
 //! spelling of the unique-id in the three bits from 16 on.
 //!
@@ -33,7 +33,7 @@ use super::super::message::{Facts, Message, Trust};
 use super::super::retention::Day;
 use super::super::snapshot::Folder;
 use super::super::stamps::{Kept, KeptFolder, Time};
-use super::super::uidl::{Form, Packed};
+use super::super::uidl::{Form, Packed, is_announceable};
 
 const MAGIC: &[u8; 12] = b"popcore.idx\n";
 /// The version that is written, and the only one that is read.
@@ -43,6 +43,8 @@ pub(super) const HEADER: usize = 20;
 const MARKER: u8 = 0xa7;
 /// Octets of a record around what it holds.
 const FRAME: usize = 8;
+/// Octets that a message's record takes at least, but for its name.
+pub(super) const LEAST_MESSAGE: usize = FRAME + 26;
 
 const MESSAGE: u8 = 1;
 const REMOVED: u8 = 2;
@@ -81,6 +83,8 @@ pub(super) struct State {
     pub(super) messages: u32,
     pub(super) octets: u64,
     pub(super) newest: Option<Time>,
+    /// Kept with `newest` alone: a maildrop without directories has nothing that could go.
+    pub(super) due: Option<Day>,
 }
 
 /// What stands where the header should be.
@@ -114,14 +118,6 @@ pub(super) fn read_header(octets: &[u8]) -> Header {
         VERSION => Header::Good,
         other => Header::Version(other),
     }
-}
-
-/// Octets that a message's record takes.
-pub(super) fn message_len(message: &Message<'_>) -> usize {
-    let rank = if message.rank.is_some() { 4 } else { 0 };
-    let sum = if message.facts.sum.is_some() { 4 } else { 0 };
-    let day = if message.retrieved.is_some() { 2 } else { 0 };
-    FRAME + 26 + sum + rank + day + message.name.len() + message.uidl.octets().len()
 }
 
 pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
@@ -206,6 +202,9 @@ fn write_state(state: &State, out: &mut Vec<u8>) {
     if let Some(time) = state.newest {
         out.extend_from_slice(&time.0.to_le_bytes());
         out.extend_from_slice(&time.1.to_le_bytes());
+        if let Some(day) = state.due {
+            out.extend_from_slice(&day.get().to_le_bytes());
+        }
     }
 }
 
@@ -295,11 +294,9 @@ impl<'a> Fields<'a> {
         };
         let length = self.u8()?;
         let name = self.take(usize::from(length))?;
-        Name::parse(name)?;
+        let unique = Name::parse(name)?.unique();
         let uidl = Packed::new(Form::from_bits(marks >> FORM & FORMS)?, self.0)?;
-        if uidl.form() == Form::Name
-            && !super::super::uidl::is_announceable(super::super::message::unique(name))
-        {
+        if uidl.form() == Form::Name && !is_announceable(unique) {
             return None;
         }
         Some(Message {
@@ -342,6 +339,11 @@ impl<'a> Fields<'a> {
                 None
             } else {
                 Some(self.time()?)
+            },
+            due: if self.0.is_empty() {
+                None
+            } else {
+                Some(Day::new(self.chunk().map(u16::from_le_bytes)?)?)
             },
         };
         self.0.is_empty().then_some(state)

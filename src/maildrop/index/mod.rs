@@ -35,11 +35,11 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::announce::Digest;
-use super::message::{Message, Trust};
-use super::name::{self, Moment};
+use super::message::{Message, Trust, compare};
 use super::retention::Day;
-use super::snapshot::{Folder, Snapshot, Table};
+use super::snapshot::{Folder, Snapshot};
 use super::stamps::{Kept, KeptFolder, Time};
+use super::table::Table;
 use crate::limits;
 
 pub(super) use file::{Index, Position};
@@ -48,12 +48,17 @@ use format::{Header, Record, State};
 /// What the octets of an index say.
 #[derive(Debug)]
 pub struct Contents<'a> {
-    messages: Vec<Message<'a>>,
+    /// Kept as a snapshot keeps them: a list of what stands in the octets would be
+    /// larger than the octets, and to make it and then the table cost a large
+    /// maildrop's login half as much again.
+    table: Table,
     /// Those that went, as far as they are still in there, oldest first.
     gone: Vec<Message<'a>>,
     retired: Vec<Digest>,
     /// There where it is true of all the others.
     state: Option<State>,
+    /// There was a record, or no need of any.
+    any: bool,
     damage: Option<Damage>,
 }
 
@@ -137,23 +142,15 @@ impl<'a> Indexed<'a> {
 impl<'a> Contents<'a> {
     /// Reads an index, whatever is left of it.
     pub fn read(octets: &'a [u8]) -> Self {
-        let damage = match format::read_header(octets) {
-            _ if octets.is_empty() => Some(Damage::Empty),
-            Header::Good => None,
-            // What follows may be of another form altogether.
-            Header::Version(version) => {
-                return Self {
-                    messages: Vec::new(),
-                    gone: Vec::new(),
-                    retired: Vec::new(),
-                    state: None,
-                    damage: Some(Damage::Version(version)),
-                };
-            }
-            Header::Foreign => Some(Damage::Foreign),
+        let (damage, start) = match format::read_header(octets) {
+            _ if octets.is_empty() => (Some(Damage::Empty), 0),
+            Header::Good => (None, format::HEADER),
+            // A record whose checksum holds and that has the form of this version says what
+            // it says in this one.
+            Header::Version(version) => (Some(Damage::Version(version)), format::HEADER),
+            Header::Foreign => (Some(Damage::Foreign), 0),
         };
-        let start = if damage.is_none() { format::HEADER } else { 0 };
-        let mut replay = Replay::new(octets.len() / 100);
+        let mut replay = Replay::new(octets.len());
         let broken = replay.run(octets, start);
         let mut contents = replay.finish();
         contents.damage = damage.or(broken).or(contents.damage);
@@ -165,12 +162,12 @@ impl<'a> Contents<'a> {
 
     /// How many messages it knows.
     pub fn len(&self) -> usize {
-        self.messages.len()
+        self.table.len()
     }
 
     /// Whether it knows none.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.table.len() == 0
     }
 
     /// What is wrong with it.
@@ -178,19 +175,26 @@ impl<'a> Contents<'a> {
         self.damage
     }
 
+    /// The version of the popcore that wrote it, if that is another one and none of what it
+    /// wrote can be read: all that is known of the maildrop would be lost with it.
+    pub(super) fn foreign_version(&self) -> Option<u16> {
+        match self.damage {
+            Some(Damage::Version(version)) if !self.any => Some(version),
+            _ => None,
+        }
+    }
+
     /// The messages, in their order.
-    pub fn messages(&self) -> impl Iterator<Item = Indexed<'a>> {
-        self.messages
-            .iter()
-            .map(|message| Indexed { message: *message })
+    pub fn messages(&self) -> impl Iterator<Item = Indexed<'_>> {
+        self.table.messages().map(|message| Indexed { message })
     }
 
     /// An index that says the same and nothing else.
     pub fn to_octets(&self) -> Vec<u8> {
         let mut out = Vec::new();
         format::write_header(&mut out);
-        for message in &self.messages {
-            format::write(&Record::Message(*message), &mut out);
+        for message in self.table.messages() {
+            format::write(&Record::Message(message), &mut out);
         }
         for message in &self.gone {
             format::write(&Record::Gone(*message), &mut out);
@@ -204,14 +208,10 @@ impl<'a> Contents<'a> {
         out
     }
 
-    pub(super) fn table(&self) -> Table {
-        let names = self.messages.iter();
-        let names = names
-            .map(|m| m.name.len() + m.uidl.octets().len() + 1)
-            .sum();
-        let mut table = Table::with_capacity(self.messages.len(), names);
-        self.messages.iter().for_each(|message| table.push(message));
-        table
+    /// The messages, and those that were announced and went: their unique-ids are those
+    /// of no other message, and theirs again should they come back.
+    pub(super) fn into_parts(self) -> (Table, Vec<Message<'a>>) {
+        (self.table, self.gone)
     }
 
     pub(super) fn kept(&self) -> Option<Kept> {
@@ -226,12 +226,15 @@ impl<'a> Contents<'a> {
         self.state.and_then(|state| state.newest)
     }
 
+    pub(super) fn due(&self) -> Option<Day> {
+        self.state.and_then(|state| state.due)
+    }
+
     pub(super) fn retired(&self) -> Box<[Digest]> {
         self.retired.as_slice().into()
     }
 
-    /// Messages that were announced and went: their unique-ids are those of no
-    /// other message, and theirs again should they come back.
+    /// The second of [`into_parts`](Self::into_parts).
     pub(super) fn gone(&self) -> &[Message<'a>] {
         &self.gone
     }
@@ -243,7 +246,7 @@ type Key<'a> = (u64, &'a [u8]);
 /// The records of an index, while they are read.
 struct Replay<'a> {
     /// Those before the first state, in order if nobody wrote nonsense.
-    table: Vec<Message<'a>>,
+    table: Table,
     /// What became of others since: `None` for those that are gone.
     changes: HashMap<Key<'a>, Option<Message<'a>>>,
     gone: Vec<Message<'a>>,
@@ -251,17 +254,21 @@ struct Replay<'a> {
     /// The last record, if it is one.
     state: Option<State>,
     states: bool,
+    any: bool,
 }
 
 impl<'a> Replay<'a> {
-    fn new(messages: usize) -> Self {
+    /// For records that take that many octets.
+    fn new(octets: usize) -> Self {
         Self {
-            table: Vec::with_capacity(messages),
+            // So much that it never grows; what is not touched is not there.
+            table: Table::with_capacity(octets / format::LEAST_MESSAGE, octets),
             changes: HashMap::new(),
             gone: Vec::new(),
             retired: Vec::new(),
             state: None,
             states: false,
+            any: octets <= format::HEADER,
         }
     }
 
@@ -286,13 +293,14 @@ impl<'a> Replay<'a> {
     }
 
     fn take(&mut self, record: Record<'a>) {
+        self.any = true;
         self.state = None;
         match record {
             Record::Message(message) if self.states => {
                 let key = (message.inode, message.unique());
                 self.changes.insert(key, Some(message));
             }
-            Record::Message(message) => self.table.push(message),
+            Record::Message(message) => self.table.push(&message),
             Record::Removed { unique, inode } => {
                 self.changes.insert((inode, unique), None);
             }
@@ -311,28 +319,40 @@ impl<'a> Replay<'a> {
     }
 
     fn finish(mut self) -> Contents<'a> {
-        let mut messages = std::mem::take(&mut self.table);
+        let mut table = std::mem::take(&mut self.table);
         if !self.changes.is_empty() {
-            let changes = &self.changes;
-            messages.retain(|message| !changes.contains_key(&(message.inode, message.unique())));
-            let mut added: Vec<Message<'a>> = self.changes.into_values().flatten().collect();
-            added.sort_by(compare);
-            messages = merge(messages, added);
+            table = changed(&table, &self.changes);
         }
-        let octets = messages.iter().fold(0_u64, |sum, message| {
-            sum.saturating_add(message.facts.octets)
-        });
+        table.trim();
         let whole = self.state.is_none_or(|state| {
-            state.messages as usize == messages.len() && state.octets == octets
+            state.messages as usize == table.len() && state.octets == table.total()
         });
         Contents {
-            messages,
+            table,
             gone: last_of_each(self.gone),
             retired: self.retired,
             state: self.state,
+            any: self.any,
             damage: (!whole).then_some(Damage::Missing),
         }
     }
+}
+
+/// A table with what became of its messages, in order if the table is.
+fn changed(table: &Table, changes: &HashMap<Key<'_>, Option<Message<'_>>>) -> Table {
+    let mut made = Table::with_capacity(table.len() + changes.len(), table.names_len());
+    let stays = |message: &Message<'_>| !changes.contains_key(&(message.inode, message.unique()));
+    let mut added: Vec<&Message<'_>> = changes.values().flatten().collect();
+    added.sort_by(|a, b| compare(a, b));
+    let mut added = added.into_iter().peekable();
+    for message in table.messages().filter(stays) {
+        while let Some(earlier) = added.next_if(|added| compare(added, &message).is_lt()) {
+            made.push(earlier);
+        }
+        made.push(&message);
+    }
+    added.for_each(|message| made.push(message));
+    made
 }
 
 /// Those that went, each as it was when it last did.
@@ -344,40 +364,6 @@ fn last_of_each(gone: Vec<Message<'_>>) -> Vec<Message<'_>> {
         .collect();
     kept.reverse();
     kept
-}
-
-fn merge<'a>(table: Vec<Message<'a>>, added: Vec<Message<'a>>) -> Vec<Message<'a>> {
-    let (Some(last), Some(first)) = (table.last(), added.first()) else {
-        return if table.is_empty() { added } else { table };
-    };
-    if compare(last, first).is_lt() {
-        let mut merged = table;
-        merged.extend(added);
-        return merged;
-    }
-    let mut merged = Vec::with_capacity(table.len() + added.len());
-    let mut added = added.into_iter().peekable();
-    for message in table {
-        while let Some(earlier) = added.next_if(|added| compare(added, &message).is_lt()) {
-            merged.push(earlier);
-        }
-        merged.push(message);
-    }
-    merged.extend(added);
-    merged
-}
-
-/// The order of messages: by rank, those without one last, then by name.
-fn compare(a: &Message<'_>, b: &Message<'_>) -> Ordering {
-    if a.name == b.name && a.inode == b.inode && a.rank == b.rank {
-        return Ordering::Equal;
-    }
-    let rank = |message: &Message<'_>| message.rank.map_or(u64::MAX, u64::from);
-    let (ours, theirs) = (a.unique(), b.unique());
-    rank(a).cmp(&rank(b)).then_with(|| {
-        name::compare((Moment::of(ours), ours), (Moment::of(theirs), theirs))
-            .then_with(|| a.inode.cmp(&b.inode))
-    })
 }
 
 /// A list of messages that went, which has the form of an index.
@@ -407,24 +393,39 @@ fn whole(snapshot: &Snapshot, gone: &[Message<'_>]) -> Vec<u8> {
     out
 }
 
-/// The records that make an index of `old` one of `new`: none, if it is.
-fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
-    // Who is gone comes first: a message whose place in the order changed is both.
-    let (mut left, mut there) = (Vec::new(), Vec::new());
-    let (mut ours, mut theirs) = (old.messages().peekable(), new.messages().peekable());
-    loop {
+/// Two snapshots in one walk: how many messages they begin with that are the same, and of
+/// the others each as it was and as it is. One whose place in the order changed comes twice.
+pub(super) fn side_by_side<'a>(
+    old: &'a Snapshot,
+    new: &'a Snapshot,
+) -> (
+    usize,
+    impl Iterator<Item = (Option<Message<'a>>, Option<Message<'a>>)>,
+) {
+    let same = old.beginning_shared_with(new);
+    let mut ours = old.messages_from(same).peekable();
+    let mut theirs = new.messages_from(same).peekable();
+    let pairs = std::iter::from_fn(move || {
         let order = match (ours.peek(), theirs.peek()) {
             (Some(a), Some(b)) => compare(a, b),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (None, None) => break,
+            (None, None) => return None,
         };
         let before = if order.is_le() { ours.next() } else { None };
         let now = if order.is_ge() { theirs.next() } else { None };
-        match (before, now) {
-            (Some(message), None) => {
-                left.push(message);
-            }
+        Some((before, now))
+    });
+    (same, pairs)
+}
+
+/// The records that make an index of `old` one of `new`: none, if it is.
+fn changes(old: &Snapshot, new: &Snapshot) -> Vec<u8> {
+    // Who is gone comes first: a message whose place in the order changed is both.
+    let (mut left, mut there) = (Vec::new(), Vec::new());
+    for pair in side_by_side(old, new).1 {
+        match pair {
+            (Some(message), None) => left.push(message),
             (before, Some(message)) if before != Some(message) => {
                 format::write(&Record::Message(message), &mut there);
             }
@@ -467,22 +468,24 @@ pub(super) struct Noted<'a> {
     pub(super) retrieved: Vec<Message<'a>>,
     /// Those that are about to be removed.
     pub(super) gone: Vec<Message<'a>>,
+    /// The day, where something is to go by itself.
+    pub(super) due: Option<Day>,
 }
 
 impl<'a> Noted<'a> {
     /// The same of what another index knows, and nothing of what it does not know.
-    fn among<'b>(&self, known: &[Message<'b>]) -> Noted<'b> {
+    fn among<'b>(&self, known: &'b Table) -> Noted<'b> {
         let keys = |messages: &[Message<'a>]| -> HashMap<Key<'a>, Option<Day>> {
             let key = |message: &Message<'a>| (message.inode, message.unique());
             messages.iter().map(|m| (key(m), m.retrieved)).collect()
         };
         let find = |wanted: &[Message<'a>]| {
             let wanted = keys(wanted);
-            let found = known.iter().filter_map(|message| {
+            let found = known.messages().filter_map(|message| {
                 let retrieved = *wanted.get(&(message.inode, message.unique()))?;
                 Some(Message {
                     retrieved,
-                    ..*message
+                    ..message
                 })
             });
             found.collect()
@@ -490,6 +493,7 @@ impl<'a> Noted<'a> {
         Noted {
             retrieved: find(&self.retrieved),
             gone: find(&self.gone),
+            due: self.due,
         }
     }
 
@@ -516,6 +520,7 @@ impl<'a> Noted<'a> {
             kept,
             messages: before.messages.saturating_sub(gone),
             octets: octets.fold(before.octets, u64::saturating_sub),
+            due: self.due.or(before.due),
             ..before
         };
         format::write(&Record::State(state), &mut out);
@@ -527,7 +532,7 @@ impl<'a> Noted<'a> {
 fn correction(contents: &Contents<'_>, message: &Message<'_>, distrust: bool) -> Vec<u8> {
     let mut out = Vec::new();
     let key = (message.inode, message.unique());
-    let mut messages = contents.messages.iter();
+    let mut messages = contents.table.messages();
     let Some(known) = messages.find(|known| (known.inode, known.unique()) == key) else {
         return out;
     };
@@ -536,7 +541,7 @@ fn correction(contents: &Contents<'_>, message: &Message<'_>, distrust: bool) ->
     }
     let corrected = Message {
         facts: message.facts,
-        ..*known
+        ..known
     };
     format::write(&Record::Message(corrected), &mut out);
     if let Some(state) = contents.state {
@@ -559,12 +564,13 @@ fn state(snapshot: &Snapshot) -> State {
         messages: u32::try_from(snapshot.len()).expect("bounded by limits"),
         octets: snapshot.total().get(),
         newest: knowledge.newest,
+        due: knowledge.due,
     }
 }
 
 /// Octets that an index of the snapshot takes at least, nearly.
 fn least(snapshot: &Snapshot) -> u64 {
-    let messages: usize = snapshot.messages().map(|m| format::message_len(&m)).sum();
+    let messages = format::LEAST_MESSAGE * snapshot.len() + snapshot.names_len();
     (messages + format::HEADER + 24 * snapshot.knowledge().retired.len() + 128) as u64
 }
 

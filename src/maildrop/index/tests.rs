@@ -56,7 +56,7 @@ fn snapshot(messages: &[Owned], retired: Vec<Digest>) -> Snapshot {
 
 fn same(contents: &Contents<'_>, snapshot: &Snapshot) {
     assert_eq!(contents.damage(), None);
-    assert!(contents.messages.iter().copied().eq(snapshot.messages()));
+    assert!(contents.table.messages().eq(snapshot.messages()));
     let sorted = |retired: &[Digest]| {
         let mut retired = retired.to_vec();
         retired.sort_unstable();
@@ -241,13 +241,33 @@ fn a_record_that_is_missing_altogether_is_found_out() {
     assert_eq!(Contents::read(&without).damage(), Some(Damage::Missing));
 }
 
-#[test]
-fn an_index_of_another_version_is_not_guessed_at() {
-    let (_, mut file) = three();
+fn of_version_9(file: &mut [u8]) {
     file[12] = 9;
     let checksum = crc32fast::hash(&file[..16]).to_le_bytes();
     file[16..20].copy_from_slice(&checksum);
+}
+
+#[test]
+fn of_another_version_is_taken_what_can_be_read() {
+    let (_, mut file) = three();
+    let all = texts(&Contents::read(&file));
+    of_version_9(&mut file);
     let contents = Contents::read(&file);
     assert_eq!(contents.damage(), Some(Damage::Version(9)));
+    assert_eq!(contents.foreign_version(), None);
+    assert!(contents.kept().is_none());
+    assert_eq!(texts(&contents), all);
+    // One that has other records than these is not given up in silence.
+    let header = file[..20].to_vec();
+    for record in (20..file.len())
+        .filter(|at| file[*at] == 0xa7)
+        .collect::<Vec<_>>()
+    {
+        file[record] = 0xa8;
+    }
+    let contents = Contents::read(&file);
     assert!(contents.is_empty());
+    assert_eq!(contents.foreign_version(), Some(9));
+    // Without any there is nothing to give up.
+    assert_eq!(Contents::read(&header).foreign_version(), None);
 }

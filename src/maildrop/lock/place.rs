@@ -27,6 +27,14 @@
 //! sessions are 60 in each, and 100,000 are 400. A file of its own that is opened
 //! and closed took 1.3 us.
 //!
+//! **Where no file can be made.** A server that may not write beside new/ and cur/, and
+//! to these it may, could still remove messages: there the file is in cur/, or in new/,
+//! under a name with a dot, which no reader of a Maildir takes for a message. All
+//! servers that have no more rights find it there; the file beside, once it exists and
+//! may not be opened, refuses the session. Who may write to neither can remove nothing,
+//! and so has the maildrop within its own process alone
+//! ([`LockTable`](super::LockTable)), as on a file system that takes no writes.
+//!
 //! Rejected: the place of the index, which may be a disk of one node; a setting,
 //! which two servers may have differently; descriptors kept in the ring's table of
 //! files, which before Linux 6.13 frees a lock some time after it was let go.
@@ -56,6 +64,8 @@ use crate::limits;
 
 /// The file beside new/ and cur/.
 const BESIDE: &str = "popcore.lock";
+/// The same in cur/ or new/.
+const WITHIN: &str = ".popcore.lock";
 /// The folder above maildrops. No part of a user's name begins with a dot.
 const FOLDER: &str = ".popcore.locks";
 
@@ -147,6 +157,14 @@ impl LockPlaces {
         let folder = self.folder(found.0, found.1);
         *lock(&self.own) = Some(folder);
         Ok(())
+    }
+
+    /// The server's own folder, if it is there no more: then no maildrop beside it is.
+    /// BLOCKING.
+    pub(in super::super) fn missing(&self) -> Option<PathBuf> {
+        let own = lock(&self.own).clone()?;
+        let missing = fs::symlink_metadata(&own.path).is_err();
+        missing.then(|| own.path.clone())
     }
 
     fn folder(&self, identity: Identity, path: PathBuf) -> Arc<Folder> {
@@ -341,14 +359,13 @@ impl LockPlace {
     }
 
     /// Takes the lock of a maildrop that exists, and makes its file where there is
-    /// none; `None` where this process may not write, so that it can delete nothing
+    /// none; `None` where this process may write nowhere, so that it can delete nothing
     /// either. Waits for the file system and for no other session. BLOCKING.
     pub(in super::super) fn try_lock(&self, root: &Path) -> Result<Option<Held>, OpenError> {
         let local = stamps::is_local(root);
         let (path, taken) = match self {
             Self::Beside => {
-                let path = root.join(BESIDE);
-                let Some(fd) = open(&path).or_else(|error| no_right(error, &path))? else {
+                let Some((fd, path)) = open_within(root)? else {
                     return Ok(None);
                 };
                 let taken = range::take(&fd, Lane::FIRST).map(|()| Held::Beside { local, _fd: fd });
@@ -370,14 +387,32 @@ impl LockPlace {
     }
 }
 
-/// Whoever may not make a file in a maildrop may not remove one from it.
-fn no_right(error: OpenError, path: &Path) -> Result<Option<OwnedFd>, OpenError> {
+/// Opens the file of a maildrop's own lock, where it is or can be; `None` where this
+/// process may make none.
+fn open_within(root: &Path) -> Result<Option<(OwnedFd, PathBuf)>, OpenError> {
+    let within = |folder: &str| {
+        (
+            root.join(folder).join(WITHIN),
+            &[Errno::ACCESS, Errno::NOENT][..],
+        )
+    };
+    let beside = (root.join(BESIDE), &[Errno::ACCESS][..]);
+    for (path, refusals) in [beside, within("cur"), within("new")] {
+        match open(&path) {
+            Ok(fd) => return Ok(fd.map(|fd| (fd, path))),
+            Err(error) if is_none_to_make(&error, &path, refusals) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the file is not there and cannot be made by this process.
+fn is_none_to_make(error: &OpenError, path: &Path, refusals: &[Errno]) -> bool {
+    let refused = |errno: &Errno| *error == OpenError::system(Attempt::Lock, path, *errno);
     let absent =
         fs::symlink_metadata(path).is_err_and(|missing| missing.kind() == io::ErrorKind::NotFound);
-    if absent && error == OpenError::system(Attempt::Lock, path, Errno::ACCESS) {
-        return Ok(None);
-    }
-    Err(error)
+    absent && refusals.iter().any(refused)
 }
 
 /// Opens a lock's file and makes it where there is none; `None` on a file system

@@ -160,32 +160,95 @@ fn another_process_that_wrote_is_heeded() {
     assert_eq!(counted, [0, 0]);
 }
 
+/// Each damage keeps every unique-id that can be read, those too that follow from no name
+/// and from no list that is still there.
 #[test]
-fn a_damaged_index_is_mended_once() {
-    let (_folder, path) = maildrop();
-    fs::write(path.join("new/2.b"), "b\n").expect("a message");
-    reopened(&path);
+fn a_damaged_index_is_mended_once_and_keeps_what_can_be_read() {
+    let (_folder, path) = migrated();
+    let at = Location::beside(&path);
+    let before = announced(&dovecot_first().open(&at).expect("it opens").snapshot);
+    fs::remove_file(path.join("dovecot-uidlist")).expect("a list");
+    fs::remove_file(path.join("popcore.cutoff")).expect("a cutoff");
     let good = fs::read(path.join(INDEX)).expect("an index");
     let mut flipped = good.clone();
-    flipped[40] ^= 4;
+    // In the name of the first message.
+    let at_name = memchr::memmem::find(&good, b"5.a").expect("a name");
+    flipped[at_name] ^= 4;
     let mut version = good.clone();
     version[12] = 9;
-    let forms: [&[u8]; 5] = [
-        &[],
-        &good[..good.len() - 7],
-        &flipped,
-        &version,
-        b"a foreign file",
+    let checksum = crc32fast::hash(&version[..16]).to_le_bytes();
+    version[16..20].copy_from_slice(&checksum);
+    let mut head = good.clone();
+    head[3] ^= 1;
+    let names = ["3.b", "4.c", "5.a"];
+    let forms: [(&[u8], &[&str]); 6] = [
+        (&[], &names),
+        (b"a foreign file", &names),
+        // The state alone is torn off.
+        (
+            &good[..good.len() - 7],
+            &["000000015f5e1000", "UID7-1500000000", "000000035f5e1000"],
+        ),
+        (&flipped, &["UID7-1500000000", "000000035f5e1000", "5.a"]),
+        (
+            &version,
+            &["000000015f5e1000", "UID7-1500000000", "000000035f5e1000"],
+        ),
+        (
+            &head,
+            &["000000015f5e1000", "UID7-1500000000", "000000035f5e1000"],
+        ),
     ];
-    for octets in forms {
+    assert_eq!(before, forms[2].1);
+    for (octets, expected) in forms {
         fs::write(path.join(INDEX), octets).expect("an index");
         let (maildrops, snapshot) = reopened(&path);
-        assert_eq!((snapshot.len(), maildrops.counters().damaged()), (2, 1));
+        assert_eq!(announced(&snapshot), expected);
+        assert_eq!(maildrops.counters().damaged(), 1);
         let aside = fs::read(path.join("popcore.index.damaged"));
         assert_eq!(aside.expect("it is kept"), octets);
         let (maildrops, snapshot) = reopened(&path);
-        assert_eq!((snapshot.len(), maildrops.counters().damaged()), (2, 0));
+        assert_eq!(announced(&snapshot), expected);
+        assert_eq!(maildrops.counters().damaged(), 0);
     }
+}
+
+#[test]
+fn an_index_that_only_a_later_popcore_can_read_refuses_the_login() {
+    let (_folder, path) = maildrop();
+    let mut later = b"popcore.idx\n\x09\0\0\0".to_vec();
+    later.extend_from_slice(&crc32fast::hash(&later).to_le_bytes());
+    later.extend_from_slice(b"in another form");
+    fs::write(path.join(INDEX), &later).expect("an index");
+    let maildrops = Maildrops::new(1 << 20);
+    let at = Location::beside(&path);
+    let Err(OpenError::Temporary(fault)) = maildrops.open(&at) else {
+        panic!("what it knows would be lost");
+    };
+    assert!(
+        fault.to_string().contains("index rebuild --config"),
+        "{fault}"
+    );
+    assert_eq!(fs::read(path.join(INDEX)).expect("an index"), later);
+    maildrops.rebuild(&at).expect("the operator gives it up");
+    assert_eq!(
+        announced(&maildrops.open(&at).expect("it opens").snapshot),
+        ["1.a"]
+    );
+}
+
+#[test]
+fn an_index_of_any_length_takes_no_more_than_what_was_written() {
+    let (_folder, path) = maildrop();
+    let before = octets(&settled(&path));
+    let index = path.join("popcore.index");
+    let written = fs::metadata(&index).expect("an index").len();
+    let file = fs::OpenOptions::new().write(true).open(&index);
+    file.expect("an index").set_len(1 << 42).expect("sparse");
+    let (maildrops, snapshot) = reopened(&path);
+    assert_eq!(octets(&snapshot), before);
+    assert_eq!(maildrops.counters().damaged(), 1);
+    assert!(fs::metadata(&index).expect("an index").len() < written + 1000);
 }
 
 #[test]
@@ -227,17 +290,75 @@ fn what_is_no_file_in_the_place_of_the_index_refuses_the_login() {
 #[test]
 fn an_index_may_be_elsewhere_and_its_folders_are_made() {
     let (folder, path) = maildrop();
+    let fast = folder.path().join("fast");
     let at = Location {
-        path: path.clone(),
-        index: Some(folder.path().join("fast/disk/ann")),
+        index: Some(Elsewhere {
+            path: fast.join("disk/ann"),
+            top: fast.as_path().into(),
+        }),
+        ..Location::beside(&path)
     };
     let maildrops = Maildrops::new(1 << 20);
+    // A disk that is not mounted: what it knows would be announced by other unique-ids.
+    let Err(OpenError::Temporary(fault)) = maildrops.open(&at) else {
+        panic!("the folder is the operator's to make");
+    };
+    assert!(fault.to_string().contains("maildrop.index"), "{fault}");
+    assert!(!fast.exists());
+    fs::create_dir(&fast).expect("a folder");
     drop(maildrops.open(&at).expect("it opens"));
     assert!(folder.path().join("fast/disk/ann").is_file());
     assert!(!path.join(INDEX).exists());
     fs::write(path.join("new/1.a"), "longer\n").expect("a message");
     let opened = Maildrops::new(1 << 20).open(&at).expect("it opens");
     assert_eq!(octets(&opened.snapshot), [3]);
+}
+
+#[test]
+fn a_maildrop_is_not_taken_for_empty_where_its_disk_is_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let top = folder.path().join("disk");
+    fs::create_dir(&top).expect("a folder");
+    let at = |user| Location {
+        top: Some(top.as_path().into()),
+        ..Location::beside(top.join(user))
+    };
+    let maildrops = Maildrops::new(1 << 20);
+    maildrops.share_locks(&top).expect("a folder for locks");
+    let opened = maildrops.open(&at("ann")).expect("no mail yet");
+    assert!(opened.snapshot.is_empty());
+    // Nothing is there, and then what the disk was mounted on.
+    fs::remove_dir_all(&top).expect("own folder");
+    for _ in 0..2 {
+        let Err(OpenError::Temporary(fault)) = maildrops.open(&at("bob")) else {
+            panic!("the disk is away");
+        };
+        assert!(fault.to_string().contains("maildrop.path"), "{fault}");
+        fs::create_dir_all(&top).expect("own folder");
+    }
+}
+
+/// Fault "a stale listing": a session that ends between another one's look at the cache
+/// and its hold on the locks.
+#[test]
+fn what_was_seen_last_is_not_what_a_session_has_removed_since() {
+    let (_folder, path) = maildrop();
+    let maildrops = Maildrops::new(1 << 20);
+    let at = Location::beside(&path);
+    let end = Instant::now() + Duration::from_mins(1);
+    let seen = loop {
+        let seen = maildrops.open(&at).expect("it opens").snapshot;
+        if matches!(seen.standing(), Standing::Settled { .. }) {
+            break seen;
+        }
+        assert!(Instant::now() < end, "the directories stay young");
+    };
+    let held = maildrops.hold_known(Arc::clone(&seen)).expect("free");
+    assert!(maildrops.is_seen_last(&held.expect("known")));
+    assert!(maildrops.open_as_seen_last(&path).expect("free").is_some());
+    assert_eq!(fetch_and_delete(&maildrops, &at), ["1.a"]);
+    let held = maildrops.hold_known(seen).expect("free").expect("known");
+    assert!(!maildrops.is_seen_last(&held), "1.a is no more");
 }
 
 #[test]
@@ -483,6 +604,23 @@ fn reused_uids_within_one_pause_between_sessions() {
     assert_eq!(announced(&reopened(&path).1), after);
 }
 
+/// A program whose clock is ahead, or that gives all files the same names, and a message
+/// that another program removed.
+#[test]
+fn reused_uids_a_name_from_the_time_to_come() {
+    let (_folder, path) = maildrop();
+    let (at, name) = (Location::beside(&path), path.join("new/9999999999.b"));
+    let maildrops = Maildrops::new(1 << 20);
+    fs::write(&name, "b\n").expect("a message");
+    let told = announced(&maildrops.open(&at).expect("it opens").snapshot);
+    assert_eq!(told[1], "9999999999.b");
+    fs::remove_file(&name).expect("a message");
+    assert_eq!(maildrops.open(&at).expect("it opens").snapshot.len(), 1);
+    fs::write(&name, "c\n").expect("a message");
+    let now = announced(&maildrops.open(&at).expect("it opens").snapshot);
+    assert!(!told.contains(&now[1]), "{now:?}");
+}
+
 /// Fault "UIDL without uidvalidity" (James): numbers that begin anew stand for
 /// other messages.
 #[test]
@@ -537,6 +675,7 @@ fn a_server_that_ends_before_it_removes_what_it_noted_has_removed_nothing() {
     let noted = Noted {
         retrieved: Vec::new(),
         gone: all[..2].to_vec(),
+        due: None,
     };
     let written = index.note(position, &opened.snapshot, &noted);
     written.expect("it can be written");
@@ -546,3 +685,5 @@ fn a_server_that_ends_before_it_removes_what_it_noted_has_removed_nothing() {
     assert_eq!(announced(&after), before, "in the same order");
     assert_eq!(maildrops.counters().damaged(), 0);
 }
+
+mod cutoffs;

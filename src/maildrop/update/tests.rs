@@ -28,12 +28,15 @@ impl Site {
         for name in names {
             fs::write(path.join(name), format!("{name}\n")).expect("a message");
         }
+        let today = SystemTime::now().duration_since(UNIX_EPOCH);
+        let today = today.expect("after 1970").as_secs() / DAY.as_secs();
+        let today = u32::try_from(today).expect("a day");
         Self {
             _folder: folder,
             at: Location::beside(&path),
             path,
             rules,
-            now: UNIX_EPOCH + 20_000 * DAY,
+            now: UNIX_EPOCH + DAY * (today + 1),
         }
     }
 
@@ -116,8 +119,14 @@ fn what_was_fetched_goes_when_its_time_is_over_at_the_end_of_a_session() {
         assert_eq!(site.left().len(), 3);
         site.now += DAY;
     }
-    // Two whole days have passed since the first. Without QUIT nothing goes.
+    // Two whole days have passed since the first. Without QUIT nothing goes, nor before
+    // another day.
     let server = site.maildrops();
+    for departure in [None, Some(&[][..]), Some(&[][..])] {
+        site.session(&server, &[], departure);
+        assert_eq!(site.left().len(), 3);
+    }
+    site.now += DAY;
     site.session(&server, &[], None);
     assert_eq!(site.left().len(), 3);
     let report = site.session(&server, &[], Some(&[]));
@@ -154,9 +163,97 @@ fn the_day_of_the_first_retrieval_outlives_restarts_rebuilds_and_changes() {
     let index = site.path.join("popcore.index");
     let octets = fs::read(&index).expect("an index");
     fs::write(&index, &octets[..octets.len() - 5]).expect("an index");
-    site.now += 4 * DAY;
-    site.session(&site.maildrops(), &[], Some(&[]));
+    for _ in 0..2 {
+        site.now += 4 * DAY;
+        site.session(&site.maildrops(), &[], Some(&[]));
+    }
     assert_eq!(site.left(), ["new/3.c"]);
+}
+
+#[test]
+fn without_its_index_a_message_is_kept_from_the_next_retrieval_on() {
+    type Loss = fn(&Path);
+    let losses: [Loss; 3] = [
+        |index| fs::remove_file(index).expect("an index"),
+        |index| fs::write(index, "").expect("an index"),
+        |index| fs::write(index, "something else").expect("an index"),
+    ];
+    for loss in losses {
+        let mut site = Site::new(kept_for(2), &["new/1.a", "new/2.b"]);
+        site.session(&site.maildrops(), &[1, 2], Some(&[]));
+        loss(&site.path.join("popcore.index"));
+        site.now += 3 * DAY;
+        // It would be over by now. Nobody knows, so nothing goes.
+        site.session(&site.maildrops(), &[1], Some(&[]));
+        for _ in 0..2 {
+            assert_eq!(site.left(), ["new/1.a", "new/2.b"]);
+            site.now += 3 * DAY;
+            site.session(&site.maildrops(), &[], Some(&[]));
+        }
+        assert_eq!(site.left(), ["new/2.b"]);
+    }
+}
+
+/// The clock of a machine that was just started says what it likes until a time server
+/// has been asked.
+#[test]
+fn a_clock_that_is_ahead_for_some_sessions_removes_nothing() {
+    let rules = Rules {
+        undelete: Some(DAY),
+        ..kept_for(30)
+    };
+    let mut site = Site::new(rules, &["new/1.a", "new/2.b"]);
+    site.session(&site.maildrops(), &[1], Some(&[2]));
+    let aside = site.path.join(aside::FOLDER);
+    for _ in 0..2 {
+        let right = site.now;
+        site.now += 365 * DAY;
+        for _ in 0..3 {
+            site.session(&site.maildrops(), &[], Some(&[]));
+        }
+        site.now = right;
+        // Not even if it was so twice.
+        site.session(&site.maildrops(), &[], Some(&[]));
+        assert_eq!(site.left(), ["new/1.a"]);
+        assert!(aside.exists());
+        site.now += DAY;
+    }
+    // When the time has come, it goes.
+    for _ in 0..2 {
+        site.now += 31 * DAY;
+        site.session(&site.maildrops(), &[], Some(&[]));
+    }
+    assert_eq!(site.left(), Vec::<String>::new());
+    assert!(!aside.exists());
+}
+
+/// It begins where it was switched off, or in 1970.
+#[test]
+fn a_clock_that_is_behind_at_the_first_retrieval_makes_nothing_go_early() {
+    let rules = Rules {
+        undelete: Some(20 * DAY),
+        ..kept_for(30)
+    };
+    for behind in [SystemTime::now() - 90 * DAY, UNIX_EPOCH + 2 * DAY] {
+        let mut site = Site::new(rules, &["new/1.a", "new/2.b"]);
+        let right = site.now;
+        site.now = behind;
+        site.session(&site.maildrops(), &[1], Some(&[2]));
+        let aside = site.path.join(aside::FOLDER);
+        site.now = right;
+        for _ in 0..20 {
+            site.session(&site.maildrops(), &[], Some(&[]));
+            assert_eq!(site.left(), ["new/1.a"]);
+            assert!(aside.exists());
+            site.now += DAY;
+        }
+        for _ in 0..2 {
+            site.now += 11 * DAY;
+            site.session(&site.maildrops(), &[], Some(&[]));
+        }
+        assert_eq!(site.left(), Vec::<String>::new());
+        assert!(!aside.exists());
+    }
 }
 
 #[test]
@@ -176,9 +273,11 @@ fn a_size_that_is_corrected_in_the_same_session_takes_no_note_away() {
     let fetched = BTreeSet::from([number(1), number(2)]);
     let departure = Departure::Quit(&[MessageNumber::FIRST]);
     server.update(&snapshot, &fetched, departure, site.now);
-    site.now += 2 * DAY;
     let server = site.maildrops();
-    site.session(&server, &[], Some(&[]));
+    for _ in 0..2 {
+        site.now += 2 * DAY;
+        site.session(&server, &[], Some(&[]));
+    }
     assert_eq!(site.left(), ["new/3.c,S=2,W=9"]);
     assert_eq!(server.counters().damaged(), 0);
 }
@@ -281,13 +380,18 @@ fn what_was_kept_long_enough_goes_for_good_with_some_later_session() {
     site.session(&server, &[], Some(&[]));
     assert_eq!(batches(&aside), 2, "seven days are not over");
     site.now += Duration::from_secs(1);
+    site.session(&server, &[], Some(&[]));
+    assert_eq!(batches(&aside), 2, "no other day has confirmed it");
+    site.now += DAY;
     site.session(&server, &[], None);
     assert_eq!(batches(&aside), 2, "no session said QUIT");
     site.session(&server, &[], Some(&[]));
     assert_eq!(batches(&aside), 1);
     assert_eq!(site.undelete(UNIX_EPOCH, false).expect("read").len(), 1);
-    site.now += 30 * DAY;
-    site.session(&server, &[], Some(&[]));
+    for _ in 0..2 {
+        site.now += 30 * DAY;
+        site.session(&server, &[], Some(&[]));
+    }
     assert!(!aside.exists());
     assert_eq!(site.left(), ["new/3.c"]);
 }

@@ -17,7 +17,7 @@ fn refused(lines: &[&str], error: CommandError) {
 
 #[test]
 fn every_command_is_read() {
-    let cases: [(&str, Command<'_>); 15] = [
+    let cases: [(&str, Command<'_>); 20] = [
         ("USER mrose", Command::User(b"mrose")),
         ("PASS secret", Command::Pass(b"secret")),
         ("STAT", Command::Stat),
@@ -39,6 +39,29 @@ fn every_command_is_read() {
         ("UIDL 7", Command::Uidl(Some(number(7)))),
         ("CAPA", Command::Capa),
         ("STLS", Command::Stls),
+        (
+            "apop joe C4c9334bac560ecc979e58001b3e22fb",
+            Command::Apop {
+                name: b"joe",
+                digest: 0xc4c9_334b_ac56_0ecc_979e_5800_1b3e_22fb_u128.to_be_bytes(),
+            },
+        ),
+        ("AUTH", Command::Mechanisms),
+        ("auth  ", Command::Mechanisms),
+        (
+            "AUTH plain",
+            Command::Auth {
+                mechanism: b"plain",
+                initial: None,
+            },
+        ),
+        (
+            "AUTH PLAIN =",
+            Command::Auth {
+                mechanism: b"PLAIN",
+                initial: Some(b"="),
+            },
+        ),
     ];
     for (line, command) in cases {
         assert_eq!(parse(line.as_bytes()), Ok(command), "{line:?}");
@@ -63,8 +86,8 @@ fn other_words_are_unknown() {
         "QUITX",
         "QUIT\t",
         "QUIT\0",
-        "APOP a b",
-        "AUTH PLAIN",
+        "XAPO a b",
+        "AUTHENTICATE PLAIN",
         "LAST",
         "GET / HTTP/1.1",
         "\u{16}\u{3}\u{1}",
@@ -187,6 +210,15 @@ fn written(command: Command<'_>) -> Vec<u8> {
         Command::Uidl(message) => maybe("UIDL", message),
         Command::Capa => b"CAPA".to_vec(),
         Command::Stls => b"STLS".to_vec(),
+        Command::Apop { name, digest } => {
+            let digest = format!(" {:032x}", u128::from_be_bytes(digest));
+            [b"APOP ", name, digest.as_bytes()].concat()
+        }
+        Command::Mechanisms => b"AUTH".to_vec(),
+        Command::Auth { mechanism, initial } => {
+            let initial = initial.map(|initial| [b" ", initial].concat());
+            [b"AUTH ", mechanism, &initial.unwrap_or_default()].concat()
+        }
     }
 }
 

@@ -78,7 +78,7 @@ fn status_is_that_of_the_name_or_of_the_open_file() {
         let status = ring.stat(At::path(path.clone()), wanted).await;
         let status = status.expect("there");
         assert_eq!((status.stx_size, status.stx_ino), (1234, inode));
-        let file = ring.open_message(path).await.expect("opened");
+        let file = ring.open_message(path, Place::Local).await.expect("opened");
         fs::remove_file(root.join("message")).expect("removed");
         let open = ring.stat_open(&file, wanted).await.expect("open");
         assert_eq!((open.stx_size, open.stx_ino), (1234, inode));
@@ -154,7 +154,7 @@ fn a_file_goes_through_a_pipe_into_a_socket() {
     on_a_ring(move |ring| async move {
         let socket = handle(ours);
         let path = c_string(root.join("message"));
-        let file = ring.open_message(path).await.expect("opened");
+        let file = ring.open_message(path, Place::Local).await.expect("opened");
         let pipe = Pipe::new().expect("a pipe");
         let mut offset = 100;
         loop {
@@ -188,7 +188,7 @@ fn a_splice_into_a_socket_that_nobody_reads_can_be_given_up() {
     on_a_ring(move |ring| async move {
         let socket = handle(ours);
         let path = c_string(root.join("message"));
-        let file = ring.open_message(path).await.expect("opened");
+        let file = ring.open_message(path, Place::Local).await.expect("opened");
         let pipe = Pipe::new().expect("a pipe");
         // Until the socket takes no more.
         loop {

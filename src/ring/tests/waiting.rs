@@ -205,7 +205,7 @@ fn a_driver_rests_after_a_refusal_also_where_entries_wait_for_room() {
 #[should_panic(expected = "no panic: ")]
 fn a_panic_of_work_for_the_pool_is_the_shards() {
     on_a_ring(|ring| async move {
-        ring.blocking(|| panic!("on purpose")).await;
+        ring.blocking(Place::Local, || panic!("on purpose")).await;
     });
 }
 

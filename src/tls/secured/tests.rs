@@ -15,12 +15,13 @@ static PAIR: LazyLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = LazyLock::new(||
     let key = made.signing_key.serialize_pem();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
         .with_single_cert(vec![certificate.clone()], key)
         .expect("a pair");
+    server.key_log = Arc::new(crate::tls::binding::Exporters);
     let mut roots = RootCertStore::empty();
     roots.add(certificate).expect("a certificate");
     let mut client = ClientConfig::builder_with_provider(provider)
@@ -301,4 +302,40 @@ fn nothing_is_said_behind_records_that_may_have_been_cut_off() {
     wire.server.close(&mut out);
     wire.hear(&out);
     assert_eq!(wire.client.reader().read(&mut [0]).expect("an end"), 0);
+}
+
+/// RFC 9266, section 2: what the client's own TLS says it is.
+#[test]
+fn the_exporter_is_that_of_the_client() {
+    for pieces in [vec![usize::MAX], vec![1], vec![100, 7]] {
+        let mut wire = Wire::established(pieces);
+        let label = b"EXPORTER-Channel-Binding";
+        let theirs = wire
+            .client
+            .export_keying_material([0; 32], label, Some(b""));
+        let ours = wire.server.take_bindings();
+        assert_eq!(ours.exporter.as_deref(), Some(&theirs.expect("TLS 1.3")));
+        assert_eq!(wire.server.take_bindings().exporter, None);
+    }
+}
+
+#[test]
+fn two_connections_on_one_thread_have_their_own_exporters() {
+    let mut wires = [Wire::new(vec![50]), Wire::new(vec![60])];
+    while wires
+        .iter()
+        .any(|wire| wire.server.is_handshaking() || wire.client.is_handshaking())
+    {
+        for wire in &mut wires {
+            wire.carry().expect("no fault");
+        }
+    }
+    for wire in &mut wires {
+        let label = b"EXPORTER-Channel-Binding";
+        let theirs = wire
+            .client
+            .export_keying_material([0; 32], label, Some(b""));
+        let ours = wire.server.take_bindings();
+        assert_eq!(ours.exporter.as_deref(), Some(&theirs.expect("TLS 1.3")));
+    }
 }

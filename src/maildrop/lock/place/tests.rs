@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 
@@ -184,4 +184,107 @@ fn inodes_have_seats_of_their_own_and_spread() {
         least > Some(&(fair / 2)) && most < Some(&(fair * 2)),
         "{least:?} {most:?}"
     );
+}
+
+/// Does it as somebody who is not root, to whom `folder` belongs; a thread of its own has
+/// rights of its own.
+fn as_nobody(folder: &Path, work: impl FnOnce() + Send) {
+    const NOBODY: u32 = 65_534;
+    std::thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            if rustix::process::geteuid().is_root() {
+                let (user, group) = (NOBODY.into(), NOBODY.into());
+                fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("own");
+                for part in walk(folder) {
+                    nix::unistd::chown(&part, Some(user), Some(group)).expect("root may");
+                }
+                nix::unistd::setfsuid(user);
+            }
+            work();
+        });
+        done.join().expect("no panic");
+    });
+}
+
+/// A folder and all folders below it.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let below = paths
+        .filter(|path| path.is_dir())
+        .flat_map(|path| walk(&path));
+    std::iter::once(folder.to_owned()).chain(below).collect()
+}
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+}
+
+#[test]
+fn who_may_remove_messages_and_make_no_file_beside_them_excludes_others() {
+    for parts in [&["new", "cur"][..], &["new"]] {
+        let (folder, [ann]) = maildrops(["ann"]);
+        for part in parts {
+            fs::create_dir(ann.join(part)).expect("a folder");
+        }
+        let last = ann.join(parts.last().expect("one")).join(WITHIN);
+        as_nobody(folder.path(), || {
+            allow(&ann, 0o555);
+            let place = LockPlaces::default().find(&ann).expect("it is there");
+            let held = hold(&place, &ann);
+            assert!(is_held(&ann) && last.exists() && !ann.join(BESIDE).exists());
+            drop(held);
+            assert!(!is_held(&ann));
+            // It is no message, nor is anything left of it but its file.
+            assert_eq!(
+                crate::maildrop::open(&ann, None).map(|all| all.len()),
+                Ok(0)
+            );
+            allow(&ann, 0o755);
+        });
+    }
+}
+
+#[test]
+fn who_may_write_nowhere_has_a_maildrop_within_the_process() {
+    let (folder, [ann]) = maildrops(["ann"]);
+    let parts = ["new", "cur"].map(|part| ann.join(part));
+    for part in &parts {
+        fs::create_dir(part).expect("a folder");
+    }
+    as_nobody(folder.path(), || {
+        for path in parts.iter().chain([&ann]) {
+            allow(path, 0o555);
+        }
+        let place = LockPlaces::default().find(&ann).expect("it is there");
+        assert!(matches!(place.try_lock(&ann), Ok(None)));
+        let maildrops = crate::maildrop::Maildrops::new(1 << 20);
+        let at = crate::maildrop::Location::beside(&ann);
+        let opened = maildrops.open(&at).expect("it can be read");
+        assert!(matches!(maildrops.open(&at), Err(OpenError::InUse(_))));
+        assert!(!matches!(maildrops.open_unchanged(&ann), Ok(Some(_))));
+        drop(opened);
+        drop(maildrops.open(&at).expect("free again"));
+        for path in parts.iter().chain([&ann]) {
+            allow(path, 0o755);
+        }
+    });
+}
+
+#[test]
+fn a_lock_of_somebody_with_more_rights_is_not_passed_by() {
+    let (folder, [ann]) = maildrops(["ann"]);
+    fs::create_dir(ann.join("cur")).expect("a folder");
+    as_nobody(folder.path(), || {
+        fs::write(ann.join(BESIDE), "").expect("a file");
+        allow(&ann.join(BESIDE), 0o000);
+        allow(&ann, 0o555);
+        let refused = LockPlace::Beside.try_lock(&ann);
+        assert!(
+            matches!(refused, Err(OpenError::Permanent(_))),
+            "{refused:?}"
+        );
+        assert!(!ann.join("cur").join(WITHIN).exists());
+        allow(&ann, 0o755);
+    });
 }
