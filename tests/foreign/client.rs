@@ -13,15 +13,22 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects and logs in.
-    pub(crate) fn login(port: u16, user: &str, password: &str) -> Self {
+    /// Connects and takes the greeting.
+    pub(crate) fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("a server");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.set_nodelay(true).expect("a socket");
         let mut client = Self {
             stream: BufReader::new(stream),
         };
         let greeting = client.line();
         assert!(greeting.starts_with(b"+OK"), "{greeting:?}");
+        client
+    }
+
+    /// Connects and logs in.
+    pub(crate) fn login(port: u16, user: &str, password: &str) -> Self {
+        let mut client = Self::connect(port);
         client.ok(&format!("USER {user}"));
         client.ok(&format!("PASS {password}"));
         client
@@ -30,7 +37,10 @@ impl Client {
     /// A command with one line for an answer, which must be good.
     pub(crate) fn ok(&mut self, command: &str) -> String {
         let stream = self.stream.get_mut();
-        write!(stream, "{command}\r\n").expect("an open connection");
+        let line = format!("{command}\r\n");
+        stream
+            .write_all(line.as_bytes())
+            .expect("an open connection");
         let reply = String::from_utf8(self.line()).expect("a reply in ASCII");
         assert!(reply.starts_with("+OK"), "{command}: {reply}");
         reply

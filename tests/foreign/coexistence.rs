@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::dovecot::Dovecot;
@@ -27,9 +27,17 @@ struct Imap(BufReader<TcpStream>);
 
 impl Imap {
     fn log_in(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("a server");
-        let patience = Some(Duration::from_mins(1));
-        stream.set_read_timeout(patience).expect("a socket");
+        let patience = Duration::from_mins(1);
+        let started = Instant::now();
+        // Dovecot listens for POP3 first, which is what was waited for.
+        let stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(started.elapsed() < patience, "no IMAP: {error}"),
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        stream.set_read_timeout(Some(patience)).expect("a socket");
         let mut imap = Self(BufReader::new(stream));
         imap.line();
         imap.ok(&format!("LOGIN \"{USER}\" \"{PASSWORD}\""));
@@ -59,12 +67,44 @@ impl Imap {
     }
 }
 
-/// What an MTA has delivered, by unique name; and who was expunged by IMAP or
-/// deleted by POP3, or is about to be.
+/// What an MTA has delivered, by unique name; who was expunged by IMAP or deleted by POP3,
+/// or is about to be; and how each was announced.
 #[derive(Default)]
 struct Ledger {
     delivered: BTreeMap<String, Vec<u8>>,
     removed: BTreeSet<String>,
+    announced: BTreeMap<String, String>,
+}
+
+impl Ledger {
+    /// The names of messages that are announced by these, each as it ever was.
+    fn names(&mut self, mail: &Path, unique_ids: &[String]) -> Vec<String> {
+        let mut names = Vec::with_capacity(unique_ids.len());
+        for unique_id in unique_ids {
+            let known = self.announced.iter().find(|(_, known)| *known == unique_id);
+            let name = match known {
+                Some((name, _)) => name.clone(),
+                None if unique_id.contains('.') => unique_id.clone(),
+                None => numbered(mail, unique_id),
+            };
+            let before = self.announced.insert(name.clone(), unique_id.clone());
+            assert!(
+                before.is_none_or(|before| before == *unique_id),
+                "{name}: {unique_id}"
+            );
+            names.push(name);
+        }
+        names
+    }
+}
+
+/// The name of the message that Dovecot announces by this.
+fn numbered(mail: &Path, unique_id: &str) -> String {
+    let uid = u32::from_str_radix(&unique_id[..8], 16).expect("a uid");
+    let list = fs::read_to_string(mail.join("dovecot-uidlist")).expect("Dovecot's list");
+    let row = list.lines().find(|row| row.starts_with(&format!("{uid} ")));
+    let name = row.and_then(|row| row.split_once(':')).expect("its row").1;
+    name.to_owned()
 }
 
 fn deliver(mail: &Path, number: usize, ledger: &Mutex<Ledger>) {
@@ -123,7 +163,7 @@ fn wire(text: &[u8]) -> Vec<u8> {
 }
 
 /// A session that must see everybody who was there before and was not removed.
-fn poll(port: u16, ledger: &Mutex<Ledger>, session: usize) {
+fn poll(port: u16, mail: &Path, ledger: &Mutex<Ledger>, session: usize) {
     let due: BTreeSet<String> = {
         let ledger = ledger.lock().expect("no panic");
         let names = ledger.delivered.keys();
@@ -133,7 +173,8 @@ fn poll(port: u16, ledger: &Mutex<Ledger>, session: usize) {
             .collect()
     };
     let mut client = Client::login(port, USER, PASSWORD);
-    let listed = client.listing("UIDL");
+    let unique_ids = client.listing("UIDL");
+    let listed = ledger.lock().expect("no panic").names(mail, &unique_ids);
     {
         let ledger = ledger.lock().expect("no panic");
         let shown: BTreeSet<&String> = listed.iter().collect();
@@ -183,16 +224,30 @@ fn of_dovecot(mail: &Path) -> BTreeMap<String, Vec<u8>> {
     .collect()
 }
 
-#[test]
-fn imap_deliveries_and_pop3_share_a_maildir() {
+/// A Dovecot that serves a site's mail by IMAP, and where.
+fn start_imap(folder: &Path) -> (Dovecot, u16) {
     let imap_port = free_port();
     let settings = format!(
         "protocols = imap pop3\nservice imap-login {{\n  inet_listener imap {{\n    \
          port = {imap_port}\n  }}\n  inet_listener imaps {{\n    port = 0\n  }}\n}}\n"
     );
-    let site = Site::start_after(&[], "", |_| {});
+    (Dovecot::start(folder, &settings), imap_port)
+}
+
+#[test]
+fn imap_deliveries_and_pop3_share_a_maildir() {
+    share("", SESSIONS);
+}
+
+#[test]
+fn imap_deliveries_and_pop3_share_a_maildir_that_dovecot_numbers() {
+    share("uidl = [\"dovecot\"]\n", SESSIONS / 2);
+}
+
+fn share(maildrop: &str, sessions: usize) {
+    let site = Site::start_after(&[], maildrop, |_| {});
     let mail = maildir(site.folder());
-    let dovecot = Dovecot::start(site.folder(), &settings);
+    let (dovecot, imap_port) = start_imap(site.folder());
     let ledger = Mutex::new(Ledger::default());
     let (stop, port) = (AtomicBool::new(false), site.port(Protection::Clear));
     let session = AtomicUsize::new(0);
@@ -214,9 +269,9 @@ fn imap_deliveries_and_pop3_share_a_maildir() {
             delivered
         });
         let stopping = StopAtEnd(&stop);
-        for number in 1..=SESSIONS {
+        for number in 1..=sessions {
             session.store(number, Ordering::Relaxed);
-            poll(port, &ledger, number);
+            poll(port, &mail, &ledger, number);
         }
         drop(stopping);
         assert!(imap.join().expect("it ran") > 0);
@@ -235,10 +290,11 @@ fn imap_deliveries_and_pop3_share_a_maildir() {
     let mut imap = Imap::log_in(imap_port);
     assert!(imap.ok("SELECT INBOX").contains(&exists), "{exists}");
     let mut client = Client::login(port, USER, PASSWORD);
-    assert_eq!(
-        client.listing("UIDL").into_iter().collect::<BTreeSet<_>>(),
-        left
-    );
+    let names = ledger
+        .lock()
+        .expect("no panic")
+        .names(&mail, &client.listing("UIDL"));
+    assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), left);
     client.quit();
     drop((imap, dovecot));
 
@@ -250,6 +306,78 @@ fn imap_deliveries_and_pop3_share_a_maildir() {
     client.quit();
     assert_eq!(of_dovecot(&mail), before);
     site.stop();
+}
+
+/// Another popcore that serves the mail of a site, with an index of its own.
+fn start_beside(site: &Site) -> Site {
+    let maildrop = "uidl = [\"dovecot\"]\nindex = \"index/{user}\"\n";
+    Site::start_after(&[], maildrop, |folder| {
+        fs::create_dir(folder.join("index")).expect("own folder");
+        fs::remove_dir_all(folder.join("mail")).expect("own folder");
+        symlink(site.folder().join("mail"), folder.join("mail")).expect("own folder");
+    })
+}
+
+/// How a server announces the messages, by the number in each.
+fn announced(site: &Site) -> BTreeMap<String, String> {
+    let mut client = Client::login(site.port(Protection::Clear), USER, PASSWORD);
+    let unique_ids = client.listing("UIDL");
+    let mut announced = BTreeMap::new();
+    for (number, unique_id) in (1..).zip(unique_ids) {
+        let text = String::from_utf8(client.message(number)).expect("ASCII");
+        let subject = text.lines().next().expect("a line").to_owned();
+        assert!(announced.insert(subject, unique_id).is_none());
+    }
+    client.quit();
+    announced
+}
+
+/// Messages are numbered by Dovecot before or after popcore announces them, two nodes have
+/// indexes of their own, and one is lost: each is announced by all as by the first.
+#[test]
+fn unique_ids_are_the_same_on_nodes_whose_indexes_are_their_own() {
+    let site = Site::start_after(&[], "uidl = [\"dovecot\"]\n", |_| {});
+    let mail = maildir(site.folder());
+    let (dovecot, imap_port) = start_imap(site.folder());
+    let (other, ledger) = (start_beside(&site), Mutex::default());
+    let (mut before, mut numbers) = (BTreeMap::new(), 0..);
+    let mut deliver_some = || {
+        for number in numbers.by_ref().take(EACH) {
+            deliver(&mail, number, &ledger);
+        }
+    };
+    for round in 0..4 {
+        deliver_some();
+        let first = if round % 2 == 0 {
+            // Dovecot is the first to see them.
+            drop(Imap::log_in(imap_port));
+            &other
+        } else {
+            &site
+        };
+        let now = announced(first);
+        assert_eq!(now.len(), EACH * (round + 1));
+        for (subject, unique_id) in &before {
+            assert_eq!(now.get(subject), Some(unique_id), "{subject}");
+        }
+        before = now;
+        let mut imap = Imap::log_in(imap_port);
+        imap.ok("STORE 1:* +FLAGS (\\Flagged)");
+        for node in [&site, &other] {
+            assert_eq!(announced(node), before, "round {round}");
+        }
+    }
+    // What came before the first that popcore announced by name has Dovecot's numbers.
+    let by_name = before.values().filter(|unique_id| unique_id.contains('.'));
+    assert_eq!(by_name.count(), 3 * EACH, "{before:?}");
+    let third = start_beside(&site);
+    assert_eq!(announced(&third), before);
+    fs::remove_file(mail.join("popcore.index")).expect("an index");
+    assert_eq!(announced(&site), before);
+    drop(dovecot);
+    for site in [third, other, site] {
+        site.stop();
+    }
 }
 
 /// Ends the others also where the test fails.

@@ -15,15 +15,26 @@ mod client;
 mod coexistence;
 mod compare;
 mod curl;
+mod directories;
 mod dovecot;
 mod fetchmail;
+mod fuse;
 mod getmail;
+mod index;
+#[path = "../integration/issuer.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod issuer;
 mod messages;
 mod migration;
 mod mpop;
+mod oauth;
 mod openssl;
 mod poplib;
 mod program;
+mod sasl;
+mod sick_disk;
+#[path = "../integration/signer.rs"]
+mod signer;
 mod site;
 mod steps;
 mod syscalls;

@@ -54,9 +54,23 @@ fn every_version_with_every_kind_of_key() {
         }
     }
     for old in ["ssl3", "tls1", "tls1_1"] {
-        let options = format!("-{old} -cipher ALL:@SECLEVEL=0");
+        // Whatever else could be wrong is right, so that the version is what fails.
+        let options = format!(
+            "-{old} -cipher ALL:@SECLEVEL=0 -CAfile {}",
+            site.authority().display()
+        );
         let refused = s_client(&site, Protection::Tls, &options);
         assert_ne!(refused.code, Some(0), "{old}");
+        let told = &refused.stderr;
+        let refused = [
+            "alert protocol version",
+            "alert handshake failure",
+            "Unknown option",
+        ];
+        assert!(
+            refused.iter().any(|text| told.contains(text)),
+            "{old}: {told}"
+        );
     }
     site.stop();
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::compare::assert_same;
 use crate::messages::{Message, odd, ordinary};
 use crate::program::run;
-use crate::site::{HOST, PASSWORD, PROTECTIONS, Protection, Site, USER};
+use crate::site::{HOST, PASSWORD, PROTECTIONS, Protection, Settings, Site, USER};
 
 const SCRIPT: &str = include_str!("fetch_by_poplib.py");
 
@@ -28,6 +28,37 @@ fn fetch(site: &Site, protection: Protection, mode: &str) -> usize {
     ];
     let ended = run("python3", "python3", &site.home(), arguments).well();
     ended.lines()[0].parse().expect("a number")
+}
+
+/// APOP, as poplib has it.
+const APOP: &str = "
+import poplib, ssl, sys
+host, port, authority, user, password = sys.argv[1:]
+box = poplib.POP3_SSL(host, int(port), context=ssl.create_default_context(cafile=authority))
+print(box.apop(user, password).decode())
+print(len(box.list()[1]))
+box.quit()
+";
+
+#[test]
+fn poplib_logs_in_by_apop() {
+    let settings = Settings {
+        auth: "apop = true",
+        ..Settings::default()
+    };
+    let site = Site::start_by(&ordinary(), settings, |_| {});
+    let (port, authority) = (site.port(Protection::Tls).to_string(), site.authority());
+    let authority = authority.display().to_string();
+    let fetch = |password: &str| {
+        let arguments = ["-c", APOP, HOST, &port, &authority, USER, password];
+        run("python3", "python3", &site.home(), arguments)
+    };
+    let listed = fetch(PASSWORD).well();
+    let count = ordinary().len().to_string();
+    assert_eq!(listed.lines(), ["+OK logged in", count.as_str()]);
+    let refused = fetch("three words").with_code(1);
+    let told = refused.stderr.contains("-ERR [AUTH] ");
+    assert!(told, "{}", refused.stderr);
 }
 
 /// The files that the script wrote, in the order of the maildrop.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -49,6 +49,27 @@ pub(crate) enum Protection {
 pub(crate) const PROTECTIONS: [Protection; 3] =
     [Protection::Clear, Protection::Stls, Protection::Tls];
 
+/// What a site's configuration has beside what all have.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings<'a> {
+    /// Keys of `[auth]`.
+    pub(crate) auth: &'a str,
+    /// Keys of `[maildrop]`.
+    pub(crate) maildrop: &'a str,
+    /// Further sections.
+    pub(crate) sections: &'a str,
+}
+
+impl Default for Settings<'_> {
+    fn default() -> Self {
+        Self {
+            auth: "mechanisms = [\"scram-sha-256\", \"scram-sha-1\", \"plain\", \"login\"]",
+            maildrop: "",
+            sections: "",
+        }
+    }
+}
+
 /// The running server with its folder.
 pub(crate) struct Site {
     folder: tempfile::TempDir,
@@ -70,6 +91,19 @@ impl Site {
         maildrop: &str,
         before: impl FnOnce(&Path),
     ) -> Self {
+        let settings = Settings {
+            maildrop,
+            ..Settings::default()
+        };
+        Self::start_by(messages, settings, before)
+    }
+
+    /// The same with other settings.
+    pub(crate) fn start_by(
+        messages: &[Message],
+        settings: Settings<'_>,
+        before: impl FnOnce(&Path),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("own folder");
@@ -80,7 +114,7 @@ impl Site {
         make_maildir(&maildir(path), messages);
         before(path);
         let (server, clear, tls) = (0..TRIES)
-            .find_map(|_| serve(path, maildrop))
+            .find_map(|_| serve(path, settings))
             .expect("two ports that stay free");
         Self {
             folder,
@@ -278,9 +312,9 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Starts the server on two ports; `None` where somebody took one of them.
-fn serve(folder: &Path, maildrop: &str) -> Option<(Child, u16, u16)> {
+fn serve(folder: &Path, settings: Settings<'_>) -> Option<(Child, u16, u16)> {
     let (clear, tls) = (free_port(), free_port());
-    let text = configuration(clear, tls, maildrop);
+    let text = configuration(clear, tls, settings);
     fs::write(folder.join("popcore.toml"), text).expect("own folder");
     let errors = fs::File::create(folder.join("stderr")).expect("own folder");
     let mut server = Command::new(env!("CARGO_BIN_EXE_popcore"))
@@ -291,23 +325,26 @@ fn serve(folder: &Path, maildrop: &str) -> Option<(Child, u16, u16)> {
         .spawn()
         .expect("popcore starts");
     let started = Instant::now();
-    while [clear, tls]
-        .iter()
-        .any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
-    {
+    // Its ports are open long before.
+    while !log(folder).contains(": Info: popcore ") {
         if let Some(status) = server.try_wait().expect("a child") {
             let errors = fs::read_to_string(folder.join("stderr")).expect("own folder");
             assert!(errors.contains("cannot listen on"), "{status}\n{errors}");
             return None;
         }
-        let log = log(folder);
-        assert!(started.elapsed() < PATIENCE, "popcore is not there\n{log}");
+        let told = log(folder);
+        assert!(started.elapsed() < PATIENCE, "popcore is not there\n{told}");
         thread::sleep(Duration::from_millis(10));
     }
     Some((server, clear, tls))
 }
 
-fn configuration(clear: u16, tls: u16, maildrop: &str) -> String {
+fn configuration(clear: u16, tls: u16, settings: Settings<'_>) -> String {
+    let Settings {
+        auth,
+        maildrop,
+        sections,
+    } = settings;
     format!(
         "[server]\nhostname = \"{HOST}\"\nshards = 2\n\n\
          [[listener]]\naddress = \"127.0.0.1:{clear}\"\ntls = \"starttls\"\n\n\
@@ -315,10 +352,10 @@ fn configuration(clear: u16, tls: u16, maildrop: &str) -> String {
          [[tls.certificate]]\nchain = \"certificate.pem\"\nkey = \"key.pem\"\n\n\
          [[tls.certificate]]\nchain = \"rsa.pem\"\nkey = \"rsa-key.pem\"\n\n\
          [[tls.certificate]]\nchain = \"wildcard.pem\"\nkey = \"wildcard-key.pem\"\n\n\
-         [auth]\nplaintext_without_tls = true\n\n\
+         [auth]\nplaintext_without_tls = true\n{auth}\n\n\
          [[auth.directory]]\nkind = \"passwd-file\"\npath = \"users\"\n\n\
          [maildrop]\npath = \"mail/{{domain}}/{{local}}\"\n{maildrop}\n\
-         [log]\ntarget = \"log\"\n"
+         {sections}\n[log]\ntarget = \"log\"\n"
     )
 }
 

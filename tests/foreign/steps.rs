@@ -24,7 +24,7 @@ use crate::client::Client;
 use crate::site::{PASSWORD, Protection, Site, USER, maildir, signal};
 
 /// All calls that change a file or folder, or make one.
-const CHANGES: [&str; 15] = [
+const CHANGES: [&str; 16] = [
     "openat",
     "openat2",
     "write",
@@ -36,6 +36,7 @@ const CHANGES: [&str; 15] = [
     "link",
     "linkat",
     "rename",
+    "renameat",
     "renameat2",
     "unlink",
     "unlinkat",
@@ -96,7 +97,8 @@ fn killer(site: &Site, call: &str, nth: usize) -> Child {
             .count();
         let pool = threads
             .into_iter()
-            .filter(|(_, name)| name.starts_with("pool-"));
+            // A maildrop that nobody knows yet may be far.
+            .filter(|(_, name)| name.starts_with("pool-") || name.starts_with("far"));
         let pool: Vec<PathBuf> = pool.map(|(task, _)| task).collect();
         if nameless <= 1 && !pool.is_empty() {
             break pool;
@@ -319,33 +321,88 @@ fn a_kill_at_any_step_of_update_removes_only_what_is_marked_or_over() {
     };
     let fetched_long_ago = |site: &Site| {
         let at = Location::beside(maildir(site.folder()));
+        let days_ago = |days: u64| SystemTime::now() - Duration::from_hours(days * 24);
+        // A clock that stands before the last change is not believed.
+        for part in ["new", "cur"] {
+            let folder = fs::File::open(at.path.join(part)).expect("a folder");
+            folder.set_modified(days_ago(5)).expect("a time");
+        }
         let maildrops = Maildrops::new(0).with_rules(rules);
         let opened = maildrops.open(&at).expect("it opens");
         let fifth = |number: &MessageNumber| {
             opened.snapshot.unique_name(*number) == Some(unique(NAMES[4]).as_slice())
         };
         let fetched = numbers(&opened.snapshot).filter(fifth).collect();
-        let then = SystemTime::now() - Duration::from_hours(3 * 24);
-        maildrops.update(&opened.snapshot, &fetched, Departure::Lost, then);
+        maildrops.update(&opened.snapshot, &fetched, Departure::Lost, days_ago(4));
+        drop(opened);
+        // A session of yesterday found that its time was over.
+        let opened = maildrops.open(&at).expect("it opens");
+        let (nothing, quit) = (BTreeSet::new(), Departure::Quit(&[]));
+        maildrops.update(&opened.snapshot, &nothing, quit, days_ago(1));
     };
     let setting = format!("retention = \"{text}\"\n");
     let steps = deleting(rules, &[5]).at_every_step(&setting, fetched_long_ago, delete);
     assert!((6..MOST).contains(&steps), "{steps} steps");
 }
 
+/// What is wrong with a maildrop that a login finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    None,
+    /// The index ends in mid-record, so that it is made anew.
+    TornIndex,
+    /// What the maildrop keeps of the earlier server's list is gone or torn, and is made
+    /// anew for a message that is new to the index: one that was restored from a copy.
+    NoCutoff,
+    TornCutoff,
+}
+
+impl Harm {
+    fn befall(self, mail: &Path) {
+        let cut = |name: &str, octets: usize| {
+            let path = mail.join(name);
+            let whole = fs::read(&path).expect("a file");
+            fs::write(&path, &whole[..whole.len() - octets]).expect("own folder");
+        };
+        let cutoff = mail.join("popcore.cutoff");
+        match self {
+            Self::None => {}
+            Self::TornIndex => cut("popcore.index", 3),
+            Self::NoCutoff => fs::remove_file(&cutoff).expect("a cutoff"),
+            Self::TornCutoff => cut("popcore.cutoff", 7),
+        }
+        if matches!(self, Self::NoCutoff | Self::TornCutoff) {
+            let (copy, place) = (mail.join("tmp.copy"), mail.join(NAMES[4]));
+            fs::copy(&place, &copy).expect("a message");
+            fs::rename(copy, place).expect("own folder");
+        }
+    }
+
+    /// Steps that the login has at least.
+    fn least(self) -> usize {
+        match self {
+            Self::None => 1,
+            Self::TornIndex => 4,
+            // A file made, written, put on the disk and named, its folder put there, and
+            // the index told.
+            Self::NoCutoff | Self::TornCutoff => 6,
+        }
+    }
+}
+
 #[test]
 fn a_kill_at_any_step_of_a_login_loses_nothing() {
-    for damaged in [false, true] {
+    for harm in [
+        Harm::None,
+        Harm::TornIndex,
+        Harm::NoCutoff,
+        Harm::TornCutoff,
+    ] {
         let change = |site: &Site| {
             let mail = maildir(site.folder());
             fs::rename(mail.join(NAMES[2]), mail.join("new/moved")).expect("a message");
             fs::rename(mail.join("new/moved"), mail.join(NAMES[2])).expect("a message");
-            if damaged {
-                // Cut off in mid-record, so that it is made anew.
-                let index = mail.join("popcore.index");
-                let octets = fs::read(&index).expect("an index");
-                fs::write(&index, &octets[..octets.len() - 3]).expect("own folder");
-            }
+            harm.befall(&mail);
         };
         let log_in = |site: &Site, attach: &dyn Fn()| {
             attach();
@@ -356,16 +413,25 @@ fn a_kill_at_any_step_of_a_login_loses_nothing() {
             let mut answers = Vec::new();
             // A server that was killed may end it with a reset.
             let _ = stream.read_to_end(&mut answers);
-            answers.ends_with(b"signing off\r\n")
+            let whole = answers.ends_with(b"signing off\r\n");
+            let cutoff = maildir(site.folder()).join("popcore.cutoff");
+            if whole {
+                let text = fs::read_to_string(cutoff).expect("a cutoff");
+                let rows: Vec<&str> = text.lines().collect();
+                assert!(
+                    rows.last().is_some_and(|row| row.starts_with("crc ")),
+                    "{text}"
+                );
+            }
+            whole
         };
         let rules = Rules::default();
         let trial = Trial {
             rules,
             going: BTreeSet::new(),
-            damaged,
+            damaged: harm == Harm::TornIndex,
         };
         let steps = trial.at_every_step("", change, log_in);
-        let least = if damaged { 4 } else { 1 };
-        assert!((least..MOST).contains(&steps), "{steps} steps");
+        assert!((harm.least()..MOST).contains(&steps), "{steps} steps");
     }
 }
