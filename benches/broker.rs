@@ -7,17 +7,17 @@
 //! wall time, the processor time of the whole process per login is printed:
 //! that is what a server pays.
 
+#[path = "rig/waiting.rs"]
+mod waiting;
+
 use std::fmt::Write as _;
-use std::future::Future;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::Waker;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -26,6 +26,7 @@ use popcore::auth::{
 };
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::NamedTempFile;
+use waiting::{block_on, waker};
 
 const USERS: usize = 100_000;
 
@@ -33,25 +34,6 @@ const USERS: usize = 100_000;
 /// of the server; there the bound only finds work that grows with its square.
 const LOAD: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 1 });
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Awaits an answer as a shard with one task would.
-fn block_on<F: Future>(future: F, waker: &Waker) -> F::Output {
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(waker)) {
-            Poll::Ready(answer) => return answer,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
 
 fn users(stored: impl Fn(usize) -> String) -> NamedTempFile {
     let mut text = String::new();
@@ -73,6 +55,9 @@ fn options(path: PathBuf, threads: usize) -> Options {
         directories: vec![DirectoryOptions {
             kind: DirectoryKind::PasswdFile { path },
         }],
+        masters: Vec::new(),
+        scram_secret: None,
+        oauth: None,
         desks: vec![None],
         threads: NonZeroUsize::new(threads).expect("not zero"),
     }
@@ -81,8 +66,9 @@ fn options(path: PathBuf, threads: usize) -> Options {
 fn login(broker: &Broker, n: usize) -> Pending {
     let user = UserName::new(format!("user{n}@example.net").as_bytes()).expect("a name");
     let password = Password::new(format!("secret{n}").as_bytes()).expect("short");
-    let credentials = Credentials { user, password };
-    broker.authenticate(0, credentials, FROM).expect("room")
+    let credentials = Credentials::new(user, password);
+    let candidate = broker.recall(credentials, FROM);
+    broker.authenticate(0, candidate).expect("room")
 }
 
 fn process_time() -> Duration {
@@ -112,7 +98,7 @@ fn round_trips(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for threads in [1, 2] {
         let broker = Broker::start(&options(file.path().into(), threads)).expect("started");
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = waker();
         for at_once in [1, 64] {
             let name = format!("{at_once} at a time, {threads} threads");
             let (mut spent, mut count) = (Duration::ZERO, 0);
@@ -142,7 +128,7 @@ fn paced(_: &mut Criterion) {
     const LOGINS: u32 = 2000;
     let file = users(|n| format!("{{PLAIN}}secret{n}"));
     let broker = Broker::start(&options(file.path().into(), 2)).expect("started");
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waker = waker();
     let start = process_time();
     for _ in 0..LOGINS {
         thread::sleep(Duration::from_micros(500));

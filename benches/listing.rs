@@ -31,9 +31,14 @@ fn policy() -> Arc<Policy> {
     Arc::new(Policy {
         hostname: "pop.example.net".to_owned(),
         plaintext_without_tls: true,
+        names: popcore::auth::NameRules::default(),
+        mechanisms: popcore::sasl::Mechanism::ALL.into_iter().collect(),
+        apop: false,
+        tokens: popcore::sasl::TokenTerms::default(),
         idle: Duration::from_mins(10),
         login: Duration::from_mins(1),
         failure_delay: Duration::from_secs(2),
+        login_delay: None,
         retention: None,
     })
 }
@@ -70,9 +75,10 @@ fn say(
             Step::Perform(action) => {
                 let outcome = match action {
                     Action::Authenticate(credentials) => Outcome::Authenticated(Ok(Account {
-                        user: credentials.user,
+                        user: credentials.identity.user,
                         home: None,
                         mail: None,
+                        limits: None,
                     })),
                     Action::OpenMaildrop(_) => Outcome::MaildropOpened(Ok(Arc::clone(snapshot))),
                     action => panic!("{action:?} is no part of a poll"),

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use popcore::limits;
-use popcore::ring::{self, At, Pool, Ring};
+use popcore::ring::{self, At, Place, Pool, Ring};
 
 /// Messages that a session removes.
 const MESSAGES: [usize; 4] = [1, 5, 20, 100];
@@ -87,7 +87,7 @@ async fn commit(ring: &Ring, path: &Path, way: Way, messages: usize) -> Cost {
     match way {
         Way::Trip => {
             let path = path.to_owned();
-            ring.blocking(move || {
+            ring.blocking(Place::Local, move || {
                 let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let folder = rustix::fs::open(&path, flags, Mode::empty()).expect("opened");
                 for name in &names {

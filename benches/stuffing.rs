@@ -1,11 +1,12 @@
-//! The encoder and the octet counter in GB/s of stored text, beside a copy of
-//! the same text and a loop over its octets.
+//! The encoder and the octet counter, by every kernel of this machine, in GB/s of
+//! stored text, beside a copy of the same text, a loop over lines found by memchr
+//! (the portable kernel) and a loop over octets.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use popcore::limits;
-use popcore::wire::{Encoder, OctetCounter};
+use popcore::wire::{Encoder, Kernel, OctetCounter};
 
 /// Octets of each text: more than the second-level cache of most machines
 /// holds twice, less than the third.
@@ -39,12 +40,12 @@ fn base64(line_end: &[u8]) -> Vec<u8> {
 
 /// Encodes the whole text through a window, which `sink` looks at each time it
 /// is full.
-fn encode(text: &[u8], window: &mut Vec<u8>, mut sink: impl FnMut(&[u8])) {
+fn encode(kernel: Kernel, text: &[u8], window: &mut Vec<u8>, mut sink: impl FnMut(&[u8])) {
     let mut encoder = Encoder::new();
     let mut rest = text;
     while !rest.is_empty() {
         window.clear();
-        let taken = encoder.encode(rest, window);
+        let taken = encoder.encode_with(kernel, rest, window);
         sink(window);
         rest = &rest[taken..];
     }
@@ -53,7 +54,13 @@ fn encode(text: &[u8], window: &mut Vec<u8>, mut sink: impl FnMut(&[u8])) {
     sink(window);
 }
 
-/// The same, an octet at a time.
+fn counted(kernel: Kernel, text: &[u8]) -> u64 {
+    let mut counter = OctetCounter::new();
+    counter.update_with(kernel, text);
+    counter.finish().get()
+}
+
+/// The same as [`encode`], an octet at a time.
 fn encode_by_octet(text: &[u8], wire: &mut Vec<u8>) {
     let mut last = b'\n';
     for &octet in text {
@@ -85,26 +92,28 @@ fn stuffing(c: &mut Criterion) {
         let mut wire = Vec::with_capacity(2 * text.len() + limits::MESSAGE_END);
         encode_by_octet(text, &mut wire);
         let mut window = Vec::with_capacity(WINDOW);
-        let mut encoded = Vec::with_capacity(wire.len());
-        encode(text, &mut window, |part| encoded.extend_from_slice(part));
-        assert!(encoded == wire, "{name}: the encoder is wrong");
         let doubled = wire.windows(3).filter(|three| *three == b"\n..").count()
             + usize::from(wire.starts_with(b".."));
         let octets = (wire.len() - doubled - limits::TERMINATOR) as u64;
-        let mut counter = OctetCounter::new();
-        counter.update(text);
-        assert_eq!(counter.finish().get(), octets, "{name}");
-
-        group.bench_function("encoder", |b| {
-            b.iter(|| encode(black_box(text), &mut window, |part| _ = black_box(part)));
-        });
-        group.bench_function("counter", |b| {
-            b.iter(|| {
-                let mut counter = OctetCounter::new();
-                counter.update(black_box(text));
-                counter.finish()
+        for kernel in Kernel::available() {
+            let id = kernel.name();
+            let mut encoded = Vec::with_capacity(wire.len());
+            encode(kernel, text, &mut window, |part| {
+                encoded.extend_from_slice(part);
             });
-        });
+            assert!(encoded == wire, "{name}: {id} is wrong");
+            assert_eq!(counted(kernel, text), octets, "{name}: {id}");
+            group.bench_function(format!("encoder/{id}"), |b| {
+                b.iter(|| {
+                    encode(kernel, black_box(text), &mut window, |part| {
+                        black_box(part);
+                    });
+                });
+            });
+            group.bench_function(format!("counter/{id}"), |b| {
+                b.iter(|| counted(kernel, black_box(text)));
+            });
+        }
         group.bench_function("copy", |b| {
             b.iter(|| {
                 for part in black_box(text).chunks(WINDOW) {

@@ -20,6 +20,7 @@ use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
 use rig::Result;
+use rig::arguments::{self, Scale};
 use tls_rig::{Bulk, Client, KeyKind, Openssl, Site, Work};
 
 /// Most CPU of a poll with a full ECDSA handshake, in that of a poll without TLS
@@ -43,18 +44,11 @@ const IDLE_BYTES: f64 = 12.0 * 1024.0;
 struct Arguments {
     #[command(subcommand)]
     bench: Option<Bench>,
-    /// Rounds of each
-    #[arg(long, global = true, default_value_t = 5)]
-    rounds: usize,
-    /// Seconds of a round
-    #[arg(long, global = true, default_value_t = 2.0)]
-    seconds: f64,
+    #[command(flatten)]
+    scale: Scale,
     /// Sessions that idle
     #[arg(long, global = true, default_value_t = 5000)]
     sessions: usize,
-    /// One short round of each, to see that it works
-    #[arg(long, global = true)]
-    test: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,13 +72,9 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
-    // cargo bench adds --bench behind the arguments, where clap would take it
-    // for the name of a bench.
-    let arguments = std::env::args().filter(|argument| argument != "--bench");
-    let mut arguments = Arguments::parse_from(arguments);
-    if arguments.test {
-        arguments.rounds = 1;
-        arguments.seconds = 0.5;
+    let mut arguments: Arguments = arguments::read();
+    arguments.scale.cut_trial(0.5);
+    if arguments.scale.test {
         arguments.sessions = 50;
     }
     let done = match &arguments.bench {
@@ -97,22 +87,7 @@ fn main() -> ExitCode {
         Some(Bench::Idle) => idle(&arguments),
         Some(Bench::Bare { folder, kind }) => tls_rig::be_bare(folder, *kind),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("tls: {message}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// A bound that a run must keep; the short runs of `--test` are too noisy for it.
-fn held(arguments: &Arguments, kept: bool, bound: &str) -> Result<()> {
-    if kept || arguments.test {
-        Ok(())
-    } else {
-        Err(format!("the bound was not kept: {bound}"))
-    }
+    arguments::end("tls", done)
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -137,11 +112,11 @@ fn handshakes(arguments: &Arguments) -> Result<()> {
             let works = [&plain, &bare, &full, &resumed];
             let mut figures = [const { Vec::new() }; 4];
             for work in works {
-                site.round(work, arguments.seconds / 4.0)?;
+                site.round(work, arguments.scale.seconds / 4.0)?;
             }
-            for _ in 0..arguments.rounds {
+            for _ in 0..arguments.scale.rounds {
                 for (work, figures) in works.into_iter().zip(&mut figures) {
-                    figures.push(site.round(work, arguments.seconds)?);
+                    figures.push(site.round(work, arguments.scale.seconds)?);
                 }
             }
             let [plain, bare, full, resumed] = figures.map(median);
@@ -170,13 +145,13 @@ fn handshakes(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    held(arguments, faults.is_empty(), &faults.join("; "))
+    arguments.scale.held(faults.is_empty(), &faults.join("; "))
 }
 
 /// What a resumed handshake saves: with popcore by the poll around it, with OpenSSL
 /// by a connection with one line, so that only popcore's is a bare handshake.
 fn resumed(arguments: &Arguments) -> Result<()> {
-    let time = Duration::from_secs_f64(arguments.seconds);
+    let time = Duration::from_secs_f64(arguments.scale.seconds);
     for (part, cpu) in tls_rig::parts(time)? {
         println!("{part}: {cpu:.1} us of CPU");
     }
@@ -188,13 +163,13 @@ fn resumed(arguments: &Arguments) -> Result<()> {
         let polls = kinds.map(|kind| Work::Poll(Client::classical(&site, version, kind)));
         let clients = kinds.map(|kind| Client::classical(&site, version, kind));
         let mut figures = [const { Vec::new() }; 5];
-        for _ in 0..=arguments.rounds {
-            figures[0].push(site.round(&plain, arguments.seconds)?);
+        for _ in 0..=arguments.scale.rounds {
+            figures[0].push(site.round(&plain, arguments.scale.seconds)?);
             for (poll, figures) in polls.iter().zip(&mut figures[1..3]) {
-                figures.push(site.round(poll, arguments.seconds)?);
+                figures.push(site.round(poll, arguments.scale.seconds)?);
             }
             for (client, figures) in clients.iter().zip(&mut figures[3..]) {
-                figures.push(openssl.round(client, arguments.seconds)?);
+                figures.push(openssl.round(client, arguments.scale.seconds)?);
             }
         }
         for figures in &mut figures {
@@ -217,17 +192,21 @@ fn resumed(arguments: &Arguments) -> Result<()> {
 /// RETR of a large message in clear, over TLS, and its encryption in memory.
 fn bulk(arguments: &Arguments) -> Result<()> {
     let site = Site::start(KeyKind::Ecdsa, 1, 0)?;
-    let octets = if arguments.test { 1 << 20 } else { 32 << 20 };
+    let octets = if arguments.scale.test {
+        1 << 20
+    } else {
+        32 << 20
+    };
     site.deliver(octets)?;
     let clear = Bulk::new(Client::clear(), octets);
     let tls = Bulk::new(Client::full(&site, &TLS13), octets);
     let mut figures = [const { Vec::new() }; 3];
-    for _ in 0..=arguments.rounds {
-        figures[0].push(site.bulk(&clear, arguments.seconds)?);
+    for _ in 0..=arguments.scale.rounds {
+        figures[0].push(site.bulk(&clear, arguments.scale.seconds)?);
         figures[1].push(tls_rig::encryption(Duration::from_secs_f64(
-            arguments.seconds / 4.0,
+            arguments.scale.seconds / 4.0,
         ))?);
-        figures[2].push(site.bulk(&tls, arguments.seconds)?);
+        figures[2].push(site.bulk(&tls, arguments.scale.seconds)?);
     }
     for figures in &mut figures {
         // The first round warms up.
@@ -239,8 +218,7 @@ fn bulk(arguments: &Arguments) -> Result<()> {
         "RETR, CPU us a MiB: {clear:.0} in clear, {cipher:.0} for AES-128-GCM in memory, {tls:.0} \
          over TLS 1.3: {ratio:.2} of their sum"
     );
-    held(
-        arguments,
+    arguments.scale.held(
         ratio <= BULK_RATIO,
         &format!("RETR over TLS: {ratio:.2} of {BULK_RATIO}"),
     )
@@ -262,7 +240,7 @@ fn idle(arguments: &Arguments) -> Result<()> {
             "{sessions} idle sessions over TLS {name}: {bytes:.0} octets of its own memory each"
         );
         let bound = format!("{bytes:.0} octets an idle session over TLS {name}");
-        held(arguments, bytes <= IDLE_BYTES, &bound)?;
+        arguments.scale.held(bytes <= IDLE_BYTES, &bound)?;
     }
     Ok(())
 }

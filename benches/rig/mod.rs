@@ -5,6 +5,8 @@
 //! server and the generator have a CPU each, so that a figure of the server's
 //! CPU time is not one of the generator's caches.
 
+pub(crate) mod arguments;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -18,7 +20,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 /// The password of every user here.
-const PASSWORD: &str = "pw";
+pub(crate) const PASSWORD: &str = "pw";
 /// Octets of every message here, as stored and as sent.
 const MESSAGE_OCTETS: usize = 2048;
 /// Names that one file is given before the next file is made: a file system may
@@ -74,9 +76,13 @@ fn spawn_on(cpus: &[usize], command: &mut Command) -> Result<Child> {
 
 /// The floor, as a process of this program.
 pub(crate) fn start_bare(cpu: usize, users: usize, messages: usize) -> Result<Server> {
+    start_bare_with(cpu, users, &["--messages", &messages.to_string()])
+}
+
+/// The same with what this program wants to be told.
+pub(crate) fn start_bare_with(cpu: usize, users: usize, told: &[&str]) -> Result<Server> {
     let mut command = Command::new(this_program()?);
-    command.args(["bare", "--port", "0"]);
-    command.args(["--messages", &messages.to_string()]);
+    command.args(["bare", "--port", "0"]).args(told);
     start_own("bare", command, cpu, users)
 }
 
@@ -259,7 +265,7 @@ pub(crate) const fn message_octets() -> usize {
 }
 
 /// What one round of the generator is to do.
-pub(crate) struct Load {
+pub(crate) struct Load<'a> {
     /// The generator's profile.
     pub(crate) profile: &'static str,
     /// Sessions at a time.
@@ -272,7 +278,7 @@ pub(crate) struct Load {
     /// The generator's threads.
     pub(crate) generator: Threads,
     /// Other arguments of the generator.
-    pub(crate) more: &'static [&'static str],
+    pub(crate) more: &'a [&'a str],
 }
 
 /// Where the generator runs.
@@ -314,7 +320,7 @@ pub(crate) struct Round {
 }
 
 /// One round of load. An error where any session failed, or none was played.
-pub(crate) fn load(server: &Server, load: &Load) -> Result<Round> {
+pub(crate) fn load(server: &Server, load: &Load<'_>) -> Result<Round> {
     let program = Path::new(env!("CARGO_BIN_EXE_popcore")).with_file_name("popcore-loadgen");
     if !program.exists() {
         let profile = if cfg!(debug_assertions) {
@@ -375,15 +381,29 @@ pub(crate) fn load(server: &Server, load: &Load) -> Result<Round> {
     })
 }
 
-/// A round of the bare client, on CPU 1, in the generator's place.
-pub(crate) fn load_bare(server: &Server, load: &Load) -> Result<Round> {
+/// How a bare client asks the kernel.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Client {
+    /// epoll, and a system call for each thing
+    Epoll,
+    /// `io_uring`
+    Uring,
+}
+
+/// A round of a bare client, on CPU 1, in the generator's place.
+pub(crate) fn load_bare(server: &Server, load: &Load<'_>, io: Client) -> Result<Round> {
     let program = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
     let mut command = Command::new(program);
     command
         .args(["client", "--target", &server.address.to_string()])
         .args(["--password", &server.password])
         .args(["--sessions", &load.sessions.to_string()])
-        .args(["--seconds", &load.seconds.to_string()]);
+        .args(["--seconds", &load.seconds.to_string()])
+        .arg("--io")
+        .arg(match io {
+            Client::Epoll => "epoll",
+            Client::Uring => "uring",
+        });
     let before = cpu_time(server.pid)?;
     let child = spawn_on(&[1], command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let output = child.wait_with_output();

@@ -39,6 +39,9 @@ pub(crate) fn serve(folder: &Path, cpu: usize) -> io::Result<()> {
                 path: folder.join("users"),
             },
         }],
+        masters: Vec::new(),
+        scram_secret: None,
+        oauth: None,
         desks: vec![Some(cpu)],
         threads: NonZeroUsize::MIN,
     };
@@ -55,9 +58,14 @@ pub(crate) fn serve(folder: &Path, cpu: usize) -> io::Result<()> {
             policy: Arc::new(Policy {
                 hostname: "bench.example.net".into(),
                 plaintext_without_tls: true,
+                names: popcore::auth::NameRules::default(),
+                mechanisms: popcore::sasl::Mechanism::ALL.into_iter().collect(),
+                apop: false,
+                tokens: popcore::sasl::TokenTerms::default(),
                 idle: Duration::from_mins(10),
                 login: Duration::from_mins(1),
                 failure_delay: Duration::ZERO,
+                login_delay: None,
                 retention: None,
             }),
             mail,
@@ -140,7 +148,8 @@ async fn flush(stream: &mut TcpStream, out: &mut Output) -> io::Result<()> {
 async fn perform(shared: &Shared, action: Action, held: &mut Option<LockGuard>) -> Outcome {
     match action {
         Action::Authenticate(credentials) => {
-            let pending = shared.broker.authenticate(0, credentials, shared.from.ip());
+            let candidate = shared.broker.recall(*credentials, shared.from.ip());
+            let pending = shared.broker.authenticate(0, candidate);
             Outcome::Authenticated(pending.expect("room in the queue").await)
         }
         Action::OpenMaildrop(account) => {
