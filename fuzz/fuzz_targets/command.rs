@@ -64,5 +64,14 @@ fn written(command: Command<'_>) -> Vec<u8> {
         Command::Uidl(message) => maybe("UIDL", message),
         Command::Capa => b"CAPA".to_vec(),
         Command::Stls => b"STLS".to_vec(),
+        Command::Apop { name, digest } => {
+            let digest = format!(" {:032x}", u128::from_be_bytes(digest));
+            [b"APOP ", name, digest.as_bytes()].concat()
+        }
+        Command::Mechanisms => b"AUTH".to_vec(),
+        Command::Auth { mechanism, initial } => {
+            let initial = initial.map(|initial| [b" ", initial].concat());
+            [b"AUTH ", mechanism, &initial.unwrap_or_default()].concat()
+        }
     }
 }

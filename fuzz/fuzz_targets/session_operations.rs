@@ -24,7 +24,7 @@ static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
 });
 
 /// Lines that lead somewhere; others come from the input.
-const LINES: [&str; 16] = [
+const LINES: [&str; 21] = [
     "USER alice",
     "PASS secret",
     "STAT",
@@ -41,6 +41,11 @@ const LINES: [&str; 16] = [
     "QUIT",
     "NOOP",
     "USER",
+    "AUTH",
+    "AUTH PLAIN",
+    "AUTH LOGIN YWxpY2U=",
+    "AGFsaWNlAHNlY3JldA==",
+    "*",
 ];
 
 struct Run<'d> {
@@ -58,9 +63,14 @@ fuzz_target!(|data: &[u8]| {
     let policy = Policy {
         hostname: "pop.example.net".to_owned(),
         plaintext_without_tls: setting & 1 != 0,
+        names: popcore::auth::NameRules::default(),
+        mechanisms: popcore::sasl::Mechanism::ALL.into_iter().collect(),
+        apop: false,
+        tokens: popcore::sasl::TokenTerms::default(),
         idle: Duration::from_secs(600),
         login: Duration::from_secs(60),
         failure_delay: Duration::from_secs(u64::from(setting >> 6)),
+        login_delay: None,
         retention: None,
     };
     let channel = if setting & 2 != 0 {
@@ -181,13 +191,17 @@ impl Run<'_> {
         match action {
             Action::Authenticate(credentials) => Outcome::Authenticated(match fate {
                 0..=199 => Ok(Account {
-                    user: credentials.user,
+                    user: credentials.identity.owner().clone(),
                     home: None,
                     mail: None,
+                    limits: None,
                 }),
                 200..=229 => Err(Refusal::Rejected),
                 _ => Err(Refusal::Unavailable),
             }),
+            // What SCRAM makes of keys is the target sasl's.
+            Action::FindKeys(_) => Outcome::Found(Err(Refusal::Unavailable)),
+            Action::Note(noted) => Outcome::Authenticated(noted.1.map(Account::from)),
             Action::StartTls => Outcome::TlsStarted,
             Action::OpenMaildrop(_) => Outcome::MaildropOpened(if fate < 200 {
                 Ok(Arc::clone(&SNAPSHOT))

@@ -1,10 +1,11 @@
 //! Any text, cut anywhere, into outputs of any size: the encoder, the counter
-//! and TOP's limit give what a loop over the octets gives.
+//! and TOP's limit give what a loop over the octets gives, by every kernel of this
+//! machine.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use popcore::limits;
-use popcore::wire::{Encoder, OctetCounter, TopLimit};
+use popcore::wire::{Encoder, Kernel, OctetCounter, TopLimit};
 
 fuzz_target!(|data: &[u8]| {
     let [piece, room, body_lines, text @ ..] = data else {
@@ -15,19 +16,23 @@ fuzz_target!(|data: &[u8]| {
     let body_lines = u64::from(*body_lines % 8);
 
     let expected = model(text);
-    assert_eq!(encoded(text, piece, room), expected);
-    assert_eq!(
-        encoded(text, text.len().max(1), 2 * text.len() + 8),
-        expected
-    );
-
-    let mut counter = OctetCounter::new();
-    text.chunks(piece).for_each(|piece| counter.update(piece));
     let body = &expected[..expected.len() - limits::TERMINATOR];
-    assert_eq!(counter.is_verbatim(), body == text);
     let doubled = body.windows(3).filter(|three| *three == b"\n..").count()
         + usize::from(body.starts_with(b".."));
-    assert_eq!(counter.finish().get(), (body.len() - doubled) as u64);
+    for kernel in Kernel::available() {
+        // Large pieces and rooms too: a kernel takes blocks of 64 octets.
+        for (piece, room) in [(piece, room), (8 * piece, 8 * room)] {
+            assert_eq!(encoded(kernel, text, piece, room), expected);
+            assert_eq!(encoded(kernel, text, piece, 2 * text.len() + 8), expected);
+            assert_eq!(encoded(kernel, text, text.len().max(1), room), expected);
+            let mut counter = OctetCounter::new();
+            for piece in text.chunks(piece) {
+                counter.update_with(kernel, piece);
+            }
+            assert_eq!(counter.is_verbatim(), body == text);
+            assert_eq!(counter.finish().get(), (body.len() - doubled) as u64);
+        }
+    }
 
     let mut limit = TopLimit::new(body_lines);
     let mut length = 0;
@@ -39,14 +44,14 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(length, top(text, body_lines));
 });
 
-fn encoded(text: &[u8], piece: usize, room: usize) -> Vec<u8> {
+fn encoded(kernel: Kernel, text: &[u8], piece: usize, room: usize) -> Vec<u8> {
     let mut encoder = Encoder::new();
     let mut wire = Vec::new();
     let mut out = Vec::with_capacity(room);
     for mut rest in text.chunks(piece) {
         while !rest.is_empty() {
             let capacity = out.capacity();
-            let taken = encoder.encode(rest, &mut out);
+            let taken = encoder.encode_with(kernel, rest, &mut out);
             assert_eq!(out.capacity(), capacity, "the output grew");
             assert!(taken > 0 || out.len() == capacity, "no progress");
             rest = &rest[taken..];
