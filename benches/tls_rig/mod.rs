@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -350,12 +350,40 @@ impl Work {
 /// Retrieves one message again and again.
 pub(crate) struct Bulk {
     client: Client,
+    ending: Ending,
     octets: usize,
 }
 
 impl Bulk {
-    pub(crate) fn new(client: Client, octets: usize) -> Bulk {
-        Bulk { client, octets }
+    pub(crate) fn new(client: Client, ending: Ending, octets: usize) -> Bulk {
+        Bulk {
+            client,
+            ending,
+            octets,
+        }
+    }
+}
+
+/// How lines end in a message's file. In clear, what ends by CRLF needs no conversion and
+/// goes from the file to the socket; over TLS either has to come into the shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
+    Lf,
+    Crlf,
+}
+
+impl Ending {
+    pub(crate) const ALL: [Ending; 2] = [Ending::Lf, Ending::Crlf];
+
+    fn text(self) -> &'static [u8] {
+        match self {
+            Ending::Lf => b"\n",
+            Ending::Crlf => b"\r\n",
+        }
+    }
+
+    fn user(self) -> usize {
+        self as usize
     }
 }
 
@@ -555,18 +583,19 @@ impl Site {
         })
     }
 
-    /// Puts a message of so many octets into the first maildrop.
-    pub(crate) fn deliver(&self, octets: usize) -> Result<()> {
-        let mut text = b"Subject: bulk\r\n\r\n".to_vec();
-        while text.len() < octets {
-            text.extend_from_slice(&[b'x'; 76]);
-            text.extend_from_slice(b"\r\n");
+    /// Puts a message of so many octets on the wire into the maildrop of its ending.
+    pub(crate) fn deliver(&self, ending: Ending, octets: usize) -> Result<()> {
+        let lines = octets.div_ceil(78) + 2;
+        let mut text = Vec::with_capacity(78 * lines);
+        for line in [&b"Subject: bulk"[..], b""]
+            .into_iter()
+            .chain(std::iter::repeat_n(&[b'x'; 76][..], lines))
+        {
+            text.extend_from_slice(line);
+            text.extend_from_slice(ending.text());
         }
-        let path: PathBuf = self
-            .folder
-            .path()
-            .join("mail/user0/new/1700000001.M1P1.bulk");
-        fs::write(path, text).map_err(fault("a message"))
+        let name = format!("mail/user{}/new/1700000001.M1P1.bulk", ending.user());
+        fs::write(self.folder.path().join(name), text).map_err(fault("a message"))
     }
 
     /// A poll: listings and all.
@@ -663,7 +692,7 @@ impl Site {
         let client = &bulk.client;
         let run = || -> Result<f64> {
             pin(CLIENT_CPU)?;
-            let mut dialogue = Dialogue::log_in(client.connect(self)?, 0)?;
+            let mut dialogue = Dialogue::log_in(client.connect(self)?, bulk.ending.user())?;
             let begun = Instant::now();
             let before = cpu_time(self.popcore.pid)?;
             let mut octets = 0;
