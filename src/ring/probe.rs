@@ -37,7 +37,8 @@ pub enum RingError {
     Forbidden(io::Error),
     /// The kernel has no `io_uring` at all.
     Missing,
-    /// The locked-memory limit is too small for the rings.
+    /// The locked-memory limit is too small for the rings; or there is no memory, which
+    /// `io_uring_setup(2)` tells by the same `ENOMEM`.
     LockedMemory,
     /// No descriptor is left for the ring.
     Descriptors(io::Error),
@@ -71,7 +72,8 @@ impl fmt::Display for RingError {
             RingError::LockedMemory => write!(
                 f,
                 "the locked-memory limit is too small for io_uring: raise it (ulimit -l, or \
-                 LimitMEMLOCK= in the unit) to at least 512 KiB a shard"
+                 LimitMEMLOCK= in the unit) to at least 512 KiB a shard; where it is not, the \
+                 machine or the control group has no memory left"
             ),
             RingError::Descriptors(error) => write!(
                 f,
