@@ -9,8 +9,10 @@
 //! popcore.deleted/1767607200.551422000/cur/1700000000.M1P2.host:2,S
 //! ```
 //!
-//! One rename moves a message, so it is in one of the two places at any moment. The
-//! list is on the disk before the first of them; what it says of messages that were
+//! One rename moves a message, so it is in one of the two places at any moment; on a file
+//! system that cannot rename so that nothing is lost ([`move_beside`]), in both for a moment,
+//! and for longer where a crash or a fault comes between: then the user still has it, and
+//! what is kept of it goes with its folder. The list is on the disk before the first of them; what it says of messages that were
 //! not moved is passed over. A folder whose time is over goes as a whole, at the end
 //! of some session. No other server takes such a folder for mail, and Maildir++ does
 //! not count it.
@@ -97,12 +99,14 @@ impl Batch {
     }
 }
 
-/// Moves a file to where none has its name. NFS and Ceph know no such rename; a
-/// second name and the end of the first come to the same there.
+/// Moves a file to where none has its name. NFS, Ceph and others know no such rename: there it
+/// is given its second name, and then the first is taken away.
 ///
 /// # Errors
 ///
-/// [`Errno::EXIST`]: one has. If the first name cannot be removed both stay.
+/// [`Errno::EXIST`]: one has, or, without such a rename, the file had both names already, by
+/// an end between the two steps or an answer of the file server that was lost. Any other error
+/// may leave both names there.
 pub(super) fn move_beside(
     from: impl AsFd,
     name: &[u8],

@@ -1,8 +1,9 @@
 //! Retrieved messages are marked as seen, for sites whose users read the same Maildir
 //! by IMAP: they move to cur/ with the flag S. BLOCKING.
 //!
-//! That is all that an IMAP server takes notice of, and a message is never between two
-//! names: it is one rename. A message that another program has renamed meanwhile is
+//! That is all that an IMAP server takes notice of, and a message is never without a name: it
+//! is one rename, or, where the file system has none that spares what is there, a second name
+//! before the first goes, which listings take for one message. A message that another program has renamed meanwhile is
 //! that program's affair and is left alone. The unique name stays, and with it the
 //! unique-id.
 
@@ -47,7 +48,11 @@ pub(super) fn mark_seen(snapshot: &Snapshot, messages: impl IntoIterator<Item = 
                     .path()
                     .join(folder.name())
                     .join(OsStr::from_bytes(name));
-                tracing::warn!("{}: is not marked as seen: {errno}", path.display());
+                tracing::warn!(
+                    "{}: cannot be renamed to be marked as seen: {errno}; it may have both names \
+                     where the file system is NFS or Ceph",
+                    path.display()
+                );
                 return;
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! The index is told of the messages first, so that they are announced as they were
 //! when a listing finds them, and then each takes its place again with one rename. An
-//! end between any two steps leaves every message in one place or the other.
+//! end between any two steps leaves every message in one place or the other, or in both on a
+//! file system without such a rename ([`aside::move_beside`]).
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -119,7 +120,7 @@ fn take(
             shelf
                 .put_back(to, folder, name)
                 .map_err(|errno| match errno {
-                    Errno::EXIST => "another message has its place".to_owned(),
+                    Errno::EXIST => "there is a file of its name in its place".to_owned(),
                     errno => errno.to_string(),
                 })
         });
