@@ -445,6 +445,11 @@ pub const RETIRED_UNIQUE_IDS: usize = 1024;
 /// some 6 KiB.
 pub const GONE_MESSAGES: usize = 64;
 
+/// Octets of messages that are read to see whether they are those of before under other
+/// names, where most of a maildrop's would be: what a first login reads of any maildrop,
+/// in a second or two from memory. What is not read is judged by its file's time.
+pub const GUARD_READS: u64 = 1 << 30;
+
 const _: () = assert!(FILE_NAME <= u8::MAX as usize);
 // Positions in a snapshot's names are 32 bits wide.
 /// Octets of an index that are read: of each message that a maildrop may have a name, a

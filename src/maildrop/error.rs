@@ -172,7 +172,8 @@ pub(super) enum Cause {
 pub(super) enum Anew {
     /// Most have other names than before.
     Renamed { changed: usize, of: usize },
-    /// The index is gone, and what else told the unique-ids of most messages.
+    /// The index is gone, or does not know most messages, and what else told their
+    /// unique-ids is gone too.
     Unknown {
         what: String,
         changed: usize,
@@ -180,8 +181,9 @@ pub(super) enum Anew {
     },
     /// A later popcore wrote a file of its own that this one cannot read.
     Newer { version: u16 },
-    /// Neither the index nor what a maildrop keeps of an earlier server's lists can be
-    /// written, and a message would be announced that only they remember.
+    /// What a maildrop keeps of an earlier server's lists cannot be written, nor an index
+    /// that is there for all nodes, and a message would be announced that only they
+    /// remember.
     Unkept(Errno),
 }
 
@@ -196,9 +198,10 @@ impl Anew {
             ),
             Self::Unknown { what, changed, of } => write!(
                 f,
-                "{path}: its index is gone or damaged, and {what} with it, by which {changed} of \
-                 {of} messages were announced, and their clients would fetch them again: restore \
-                 either, or, if that is how it is to be, say `popcore index accept {path}`"
+                "{path}: its index is gone, damaged or older than its mail, and {what} with it, \
+                 by which {changed} of {of} messages were announced, and their clients would \
+                 fetch them again: restore either, or, if that is how it is to be, say `popcore \
+                 index accept {path}`"
             ),
             Self::Newer { version } => write!(
                 f,
@@ -208,9 +211,10 @@ impl Anew {
             ),
             Self::Unkept(errno) => write!(
                 f,
-                "{path} cannot be written, nor the index: {}; what would be announced by its name \
-                 now might be announced by an earlier server's number later: give the user that \
-                 popcore runs as write permission on the folder, or make room on its disk",
+                "{path} cannot be written: {}; what is announced by its name now might be \
+                 announced by an earlier server's number later, where no index remembers it: give \
+                 the user that popcore runs as write permission on the folder, or make room on \
+                 its disk",
                 io::Error::from(*errno)
             ),
         }

@@ -145,6 +145,7 @@ impl Maildrops {
             root: opened,
             index: &index,
             unknown,
+            shared: at.index.is_none(),
         };
         let gone = Gone::Known(&former);
         let (snapshot, _) = self.announce(&there, Some(&recalled), Reading::All, &gone)?;

@@ -15,7 +15,7 @@ use super::aside;
 use super::cache::SnapshotCache;
 use super::earlier::Sources;
 use super::error::{Anew, Cause, OpenError};
-use super::guard::{self, Checked};
+use super::guard::{self, Before, Checked};
 use super::index::{Contents, Index, Position};
 use super::listing::Root;
 use super::lock::{Holder, InUse, LockGuard, LockPlace, LockPlaces, LockTable};
@@ -111,6 +111,8 @@ pub(super) struct Place<'a> {
     pub(super) index: &'a Index,
     /// No index says all that was announced.
     pub(super) unknown: bool,
+    /// The index is for every node that serves the maildrop.
+    pub(super) shared: bool,
 }
 
 /// Whether the index holds the snapshot that a listing begins with.
@@ -297,6 +299,7 @@ impl Maildrops {
             root,
             index: &index,
             unknown: false,
+            shared: at.index.is_none(),
         };
         match index.open()? {
             Some(file) if known.and_then(indexed) == Some(file.position) => self.list(
@@ -368,7 +371,8 @@ impl Maildrops {
             let previous = best.unwrap_or(&recalled);
             return self.list(&there, Some(previous), Stored::Damaged, &gone);
         }
-        if matches!(standing, Standing::Settled { .. }) {
+        let is_kept = recalled.is_empty() || self.sources.have_cutoffs(root);
+        if matches!(standing, Standing::Settled { .. }) && is_kept {
             return Ok(recalled);
         }
         self.list(there, Some(&recalled), Stored::At(position), &gone)
@@ -403,8 +407,8 @@ impl Maildrops {
     }
 
     /// Lists the maildrop, asks the guard, and has the maildrop keep how far the lists of
-    /// earlier servers count; where it cannot, though it ought to, tells why: the index is
-    /// all that remembers then.
+    /// earlier servers count. Where it cannot, though it ought to, all that remembers is an
+    /// index that every node has, if there is one: tells why.
     pub(super) fn announce(
         &self,
         there: &Place<'_>,
@@ -415,17 +419,17 @@ impl Maildrops {
         let (asked, root) = (there.asked, there.root);
         let list = || scan::list(asked, root, previous, &self.sources, reading, gone);
         let mut listed = list()?;
-        let refused = |_: &OpenError| {
-            self.counters.guarded.fetch_add(1, Ordering::Relaxed);
+        let before = Before {
+            known: previous,
+            gone,
+            unknown: there.unknown,
         };
-        if there.unknown {
-            let checked = guard::check_unknown(previous, &listed.snapshot, root, &self.sources);
-            if checked.inspect_err(refused)? == Checked::Forgotten {
-                listed = list()?;
-            }
-        }
-        if let Some(previous) = previous {
-            guard::check(previous, &listed.snapshot, root).inspect_err(refused)?;
+        let checked = guard::check(&before, &listed, root, &self.sources);
+        let checked = checked.inspect_err(|_| {
+            self.counters.guarded.fetch_add(1, Ordering::Relaxed);
+        });
+        if checked? == Checked::Forgotten {
+            listed = list()?;
         }
         let mut unkept = None;
         if let Some(change) = &listed.change
@@ -434,6 +438,11 @@ impl Maildrops {
             self.counters.unwritten.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("{error}");
             unkept = change.binds.then_some(error);
+        }
+        if !there.shared
+            && let Some(error) = unkept
+        {
+            return Err(error);
         }
         Ok((listed.snapshot, unkept))
     }

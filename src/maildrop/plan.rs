@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Location;
 use super::earlier::{Question, Sources};
 use super::error::{Anew, Cause, OpenError};
-use super::guard;
+use super::guard::{self, Before};
 use super::index::Contents;
 use super::listing::Root;
 use super::message::Message;
@@ -97,10 +97,15 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
     let (known, gone) = recalled(&at.path, &path, contents);
     let gone = Gone::Known(&gone);
     let listed = scan::list(&at.path, &root, Some(&known), sources, Reading::New, &gone)?;
-    let snapshot = listed.snapshot;
-    if unknown && let Some(refusal) = guard::doubt(Some(&known), &snapshot, &root, sources)? {
+    let before = Before {
+        known: Some(&known),
+        gone: &gone,
+        unknown,
+    };
+    if let Some(refusal) = guard::doubt(&before, &listed, &root, sources)? {
         return Err(refusal);
     }
+    let snapshot = listed.snapshot;
     let names: Vec<&[u8]> = snapshot.messages().map(|m| m.unique()).collect();
     let question = Question {
         root: &root,

@@ -125,6 +125,8 @@ pub(super) struct Listed {
     pub(super) snapshot: Snapshot,
     /// To be kept in the maildrop before any of it is announced, if anything.
     pub(super) change: Option<Change>,
+    /// How many messages are new of whom a list may have known that knows them no more.
+    pub(super) missed: usize,
 }
 
 /// Lists a maildrop, of which `previous` is what was known before, and asks the
@@ -149,11 +151,12 @@ pub(super) fn list(
     let before = previous.map(|snapshot| &*snapshot.knowledge().retired);
     let mut retired = before.unwrap_or_default().to_vec();
     surveyed.roll.keep_measured();
-    let mut change = None;
+    let (mut change, mut missed) = (None, 0);
     if surveyed.roll.newcomers().next().is_some() {
         let since = previous.and_then(|previous| previous.knowledge().newest);
         let meanwhile = since.zip(surveyed.newest).and_then(between);
-        let answer = ask(root, sources, &surveyed.roll, previous, gone)?;
+        let newcomers: Vec<&[u8]> = surveyed.roll.newcomers().collect();
+        let answer = ask(root, sources, &newcomers, previous, gone)?;
         introduce(
             &mut surveyed.roll,
             surveyed.beside,
@@ -163,7 +166,13 @@ pub(super) fn list(
             gone,
             meanwhile.as_ref(),
         )?;
-        change = answer.change;
+        (change, missed) = (answer.change, answer.missed);
+    } else if !surveyed.is_empty() && !sources.have_cutoffs(root) {
+        // Whoever is known is what he was, whatever a list says.
+        match ask(root, sources, &[], previous, gone) {
+            Ok(answer) => change = answer.change,
+            Err(error) => tracing::warn!("popcore.cutoff is not made anew: {error}"),
+        }
     }
     if let (Some(previous), None) = (previous, surveyed.beside) {
         retired.extend(announce::retire(previous, &surveyed.roll));
@@ -179,21 +188,24 @@ pub(super) fn list(
         ..Knowledge::none()
     };
     let snapshot = surveyed.snapshot(asked, root.path(), knowledge);
-    Ok(Listed { snapshot, change })
+    Ok(Listed {
+        snapshot,
+        change,
+        missed,
+    })
 }
 
 /// Asks the sources about who is new.
 fn ask(
     root: &Root,
     sources: &Sources,
-    roll: &Roll,
+    newcomers: &[&[u8]],
     previous: Option<&Snapshot>,
     gone: &Gone<'_>,
 ) -> Result<Answer, OpenError> {
-    let newcomers: Vec<&[u8]> = roll.newcomers().collect();
     let question = Question {
         root,
-        newcomers: &newcomers,
+        newcomers,
         previous,
         gone,
     };

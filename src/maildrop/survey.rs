@@ -208,6 +208,11 @@ pub(super) struct Surveyed<'a> {
 }
 
 impl Surveyed<'_> {
+    /// Whether there is no message.
+    pub(super) fn is_empty(&self) -> bool {
+        self.roll.len() == 0 && self.beside.is_none_or(Snapshot::is_empty)
+    }
+
     /// All of it.
     pub(super) fn snapshot(self, asked: &Path, root: &Path, knowledge: Knowledge) -> Snapshot {
         match self.beside {

@@ -351,9 +351,9 @@ enum Harm {
     None,
     /// The index ends in mid-record, so that it is made anew.
     TornIndex,
-    /// What the maildrop keeps of the earlier server's list is gone or torn, and is made
-    /// anew for a message that is new to the index: one that was restored from a copy.
+    /// What the maildrop keeps of the earlier server's list is gone, and is made anew.
     NoCutoff,
+    /// The same for a message that is new to the index: one that was restored from a copy.
     TornCutoff,
 }
 
@@ -371,7 +371,7 @@ impl Harm {
             Self::NoCutoff => fs::remove_file(&cutoff).expect("a cutoff"),
             Self::TornCutoff => cut("popcore.cutoff", 7),
         }
-        if matches!(self, Self::NoCutoff | Self::TornCutoff) {
+        if self == Self::TornCutoff {
             let (copy, place) = (mail.join("tmp.copy"), mail.join(NAMES[4]));
             fs::copy(&place, &copy).expect("a message");
             fs::rename(copy, place).expect("own folder");

@@ -46,13 +46,16 @@
 //! source is the first that ever was, because the messages of that time may still be there.
 //!
 //! **Where it cannot be written** the session goes on, with a line in the log, if the index
-//! can: a user whose quota is full has to be able to delete. Without either a message that no
-//! list knows would be remembered by nothing, and the login is refused.
+//! can that lies beside it: a user whose quota is full has to be able to delete. Without either
+//! a message that no list knows would be remembered by nothing, and where the index lies
+//! elsewhere, by one node alone; the login is refused. While the file is missing or damaged,
+//! each listing and each index that is loaded tries to have it made.
 //!
-//! **When the index is gone, or a part of it,** the file says what popcore would have to find
-//! to announce all as before: [`Cutoffs::doubt`]. If that is not there, or if the file is
-//! damaged as well, the login is refused. What is not seen through: a list that was restored to
-//! an earlier state has given its numbers again by then, or the file itself is missing.
+//! **When the index is gone, or a part of it,** or when it does not know most of what the lists
+//! may have named, the file says what popcore would have to find to announce all as before:
+//! [`Cutoffs::doubt`]. If that is not there, or if the file is damaged as well, the login is
+//! refused. What is not seen through: a list that was restored to an earlier state has given
+//! its numbers again by then, or the file itself is missing or of that earlier day as well.
 
 use std::fmt::{self, Write as _};
 
@@ -267,6 +270,14 @@ impl Cutoffs {
         let name = list.to_string();
         let found = self.lists.iter().find(|(known, _)| *known == name);
         found.map(|(_, cutoff)| *cutoff)
+    }
+
+    /// Whether a list that counted may have named this message, by the time in its name.
+    pub(super) fn may_have_named(&self, unique: &[u8]) -> bool {
+        let at = seconds(unique);
+        let counted = |cutoff: &Cutoff| cutoff.bound.validity().is_some();
+        let mut cutoffs = self.lists.iter().map(|(_, cutoff)| cutoff);
+        at > 0 && cutoffs.any(|cutoff| counted(cutoff) && at <= cutoff.named_until())
     }
 
     /// Whether no list counts for any of these messages.

@@ -161,6 +161,8 @@ pub(super) struct Answer {
     pub(super) earlier: Earlier,
     /// `None` where what the maildrop keeps is right.
     pub(super) change: Option<Change>,
+    /// How many of the new messages are in no list and no younger than what a list named.
+    pub(super) missed: usize,
 }
 
 /// What a maildrop is to keep before any of an answer is announced.
@@ -330,6 +332,11 @@ impl Sources {
             }
             let made = Cutoffs::updated(kept, self, cutoffs);
             let earlier = &answer.earlier;
+            let unnamed = newcomers
+                .iter()
+                .filter(|unique| earlier.get(unique).is_none());
+            answer.missed =
+                kept.map_or(0, |kept| unnamed.filter(|u| kept.may_have_named(u)).count());
             if kept != Some(&made) {
                 answer.change = Some(Change {
                     binds: newcomers.iter().any(|unique| earlier.get(unique).is_none())
@@ -351,6 +358,17 @@ impl Sources {
             }
         }
         Ok(answer)
+    }
+
+    /// Whether the maildrop keeps how far each of the lists counts, or what cannot be read
+    /// and is another's to say. BLOCKING.
+    pub(super) fn have_cutoffs(&self, root: &Root) -> bool {
+        self.are_names()
+            || match Cutoffs::read(root) {
+                Ok(Kept::Whole(kept)) => self.lists.iter().all(|list| kept.of(list).is_some()),
+                Ok(Kept::Nothing | Kept::Damaged) => false,
+                Err(_) => true,
+            }
     }
 
     /// Why messages of which no index says anything might not be announced as before, as

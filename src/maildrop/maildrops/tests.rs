@@ -510,7 +510,8 @@ fn ordinary_mail_of_the_same_size_is_no_mass_change() {
     let at = Location::beside(&path);
     for round in 0..20 {
         for n in 0..5 {
-            fs::write(path.join(format!("new/{round}.{n}")), "the same\n").expect("a message");
+            let text = format!("as long as others {round:02}{n}\n");
+            fs::write(path.join(format!("new/{round}.{n}")), text).expect("a message");
         }
         let opened = maildrops.open(&at).expect("it opens");
         let numbers = (1..)
@@ -687,3 +688,4 @@ fn a_server_that_ends_before_it_removes_what_it_noted_has_removed_nothing() {
 }
 
 mod cutoffs;
+mod guarded;

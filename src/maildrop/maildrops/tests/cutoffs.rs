@@ -631,6 +631,171 @@ fn a_change_is_accepted_wherever_the_index_is() {
     assert_eq!(announced(&opened.snapshot), ["3.b", "4.c", "5.a"]);
 }
 
+/// Four of a year ago, which Dovecot numbers behind those of [`migrated`].
+fn numbered_of_old(path: &Path) -> Vec<String> {
+    let names: Vec<String> = (1..=4).map(|n| named(hours(24 * 365 + n))).collect();
+    let mut rows = ROWS.map(str::to_owned).to_vec();
+    for name in &names {
+        deliver(path, name);
+        rows.push(format!(":{name}"));
+    }
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    list(path, 1_600_000_000, &rows);
+    names
+}
+
+#[test]
+fn an_index_of_an_earlier_day_without_the_list_is_missed_like_one_that_is_gone() {
+    for fixed in [false, true] {
+        let (_folder, path) = migrated();
+        assert_eq!(told(&path), FORM);
+        let stale = fs::read(path.join(INDEX)).expect("an index");
+        numbered_of_old(&path);
+        let mut before = told(&path);
+        assert!(
+            before[3..].iter().all(|uidl| uidl.ends_with("5f5e1000")),
+            "{before:?}"
+        );
+        if fixed {
+            deliver(&path, "6.new");
+            before = told(&path);
+        }
+        let good = fs::read(path.join("dovecot-uidlist")).expect("a list");
+        let restore = || fs::write(path.join(INDEX), &stale).expect("an index");
+        let refused = |what: &str, count: &str| {
+            let refused = refusal(&path);
+            assert!(
+                refused.contains(what) && refused.contains(count) && refused.contains("older"),
+                "{refused}"
+            );
+            assert_eq!(fs::read(path.join(INDEX)).expect("an index"), stale);
+        };
+        restore();
+        fs::remove_file(path.join("dovecot-uidlist")).expect("a list");
+        let gone = if fixed { "5 of 8" } else { "4 of 7" };
+        refused("dovecot-uidlist of validity 1600000000", gone);
+        // As it was on that day.
+        list(&path, 1_600_000_000, &ROWS);
+        refused("the end of dovecot-uidlist", gone);
+        fs::write(path.join("dovecot-uidlist"), good).expect("a list");
+        assert_eq!(told(&path), before);
+
+        restore();
+        fs::remove_file(path.join("dovecot-uidlist")).expect("a list");
+        fs::write(path.join("popcore.index.accept"), "").expect("a file");
+        let anew = told(&path);
+        assert_ne!(anew, before);
+        for _ in 0..2 {
+            assert_eq!(told(&path), anew, "accepted once, it is as any other");
+        }
+    }
+}
+
+#[test]
+fn mail_that_comes_back_as_it_was_needs_no_list() {
+    let (_folder, path) = migrated();
+    let at = Location::beside(&path);
+    let names = numbered_of_old(&path);
+    let before = fetch_and_delete(&dovecot_first(), &at);
+    assert!(told(&path).is_empty());
+    fs::remove_file(path.join("dovecot-uidlist")).expect("a list");
+    for name in &names {
+        deliver(&path, name);
+    }
+    assert_eq!(told(&path), before[3..]);
+}
+
+#[test]
+fn where_nodes_have_indexes_of_their_own_the_cutoff_has_to_be_written() {
+    let (folder, path) = migrated();
+    list(&path, 1_600_000_000, &ROWS);
+    let node = |index: &str| Location {
+        index: Some(Elsewhere {
+            path: folder.path().join(index),
+            top: folder.path().into(),
+        }),
+        ..Location::beside(&path)
+    };
+    let open = |at: &Location| dovecot_first().open(at).map(|o| announced(&o.snapshot));
+    fs::create_dir_all(path.join("popcore.cutoff.new/in the way")).expect("a folder");
+    // The list says the same at every node.
+    assert_eq!(open(&node("one")).expect("it opens"), FORM);
+    deliver(&path, "6.new");
+    for _ in 0..2 {
+        let Err(OpenError::Temporary(fault)) = open(&node("one")) else {
+            panic!("the other node would not hear of it");
+        };
+        assert!(fault.to_string().contains("popcore.cutoff"), "{fault}");
+    }
+    fs::remove_dir_all(path.join("popcore.cutoff.new")).expect("a folder");
+    let all = [&FORM[..], &["6.new"]].concat();
+    assert_eq!(open(&node("one")).expect("it opens"), all);
+    list(&path, 1_600_000_000, &[&ROWS[..], &[":6.new"]].concat());
+    assert_eq!(open(&node("other")).expect("it opens"), all);
+}
+
+#[test]
+fn a_lost_cutoff_is_made_anew_by_the_next_look_at_the_maildrop() {
+    let lose: [fn(&Path); 3] = [
+        |cutoff| fs::remove_file(cutoff).expect("a cutoff"),
+        |cutoff| fs::write(cutoff, "popcore cut").expect("written"),
+        // It could not be written at first.
+        |cutoff| {
+            fs::remove_file(cutoff).expect("a cutoff");
+            let in_the_way = cutoff.with_file_name("popcore.cutoff.new/in the way");
+            fs::create_dir_all(in_the_way).expect("a folder");
+        },
+    ];
+    for (lose, restarts) in lose.into_iter().flat_map(|l| [(l, true), (l, false)]) {
+        let (_folder, path) = migrated();
+        list(&path, 1_600_000_000, &ROWS);
+        deliver(&path, "6.new");
+        let running = dovecot_first();
+        let open = || {
+            let opened = running.open(&Location::beside(&path)).expect("it opens");
+            announced(&opened.snapshot)
+        };
+        let all = open();
+        settled(&path);
+        lose(&path.join(CUTOFF));
+        let look = || {
+            if restarts {
+                assert_eq!(told(&path), all);
+            } else {
+                // Another program sets a flag.
+                let (seen, unseen) = (path.join("cur/3.b:2,S"), path.join("cur/3.b:2,"));
+                let renamed = fs::rename(&seen, &unseen);
+                renamed
+                    .or_else(|_| fs::rename(unseen, seen))
+                    .expect("a message");
+                assert_eq!(open(), all);
+            }
+        };
+        look();
+        if let Ok(()) = fs::remove_dir_all(path.join("popcore.cutoff.new")) {
+            assert!(!path.join(CUTOFF).exists());
+            if restarts {
+                settled(&path);
+            }
+            look();
+        }
+        // Dovecot goes on.
+        list(&path, 1_600_000_000, &[&ROWS[..], &[":6.new"]].concat());
+        forget(&path);
+        assert_eq!(told(&path), all);
+    }
+}
+
+#[test]
+fn a_source_that_is_new_to_the_configuration_has_its_cutoff_at_once() {
+    let (_folder, path) = maildrop();
+    settled(&path);
+    list(&path, 1_600_000_000, &[":1.a"]);
+    assert_eq!(told(&path), ["1.a"]);
+    forget(&path);
+    assert_eq!(told(&path), ["1.a"]);
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// Another program removes the oldest message.
