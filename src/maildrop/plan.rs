@@ -41,6 +41,12 @@ pub enum Origin {
     /// The name cannot be announced, and no earlier server has announced the
     /// message.
     Digest,
+    /// Another server numbered the message when popcore had taken over, and was to be asked
+    /// by no client any more.
+    Since {
+        /// What it would announce.
+        other: Vec<u8>,
+    },
     /// An earlier server announced this, and it cannot be kept.
     Lost {
         /// What it announced.
@@ -59,8 +65,6 @@ pub enum Loss {
     Shared,
     /// popcore has announced the message by another one already.
     Announced,
-    /// popcore had taken over before the earlier server numbered the message.
-    TakenOver,
 }
 
 impl Loss {
@@ -70,10 +74,6 @@ impl Loss {
             Self::Unfit => "RFC 1939 does not allow it",
             Self::Shared => "another message has it",
             Self::Announced => "popcore has announced the message by another one already",
-            Self::TakenOver => {
-                "popcore had taken over before it was numbered; after a mere trial, stop popcore \
-                 and remove popcore.index and popcore.cutoff there"
-            }
         }
     }
 }
@@ -110,12 +110,16 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
     let question = Question {
         root: &root,
         newcomers: &names,
-        // What popcore has announced otherwise is to be told of, and what it would because
-        // it has taken over, be it at a trial login.
+        // What popcore has announced otherwise is to be told of.
         previous: None,
         gone: &Gone::Known(&[]),
     };
-    let earlier = sources.ask(&question, None)?.earlier;
+    let all = sources.ask(&question, None)?.earlier;
+    let kept = sources.kept(&root)?;
+    let counting = match &kept {
+        Some(_) => &sources.ask(&question, kept.as_ref())?.earlier,
+        None => &all,
+    };
     let texts = |snapshot: &Snapshot| -> Vec<Vec<u8>> {
         snapshot.messages().map(|m| m.uidl_text()).collect()
     };
@@ -125,8 +129,11 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
     let mut planned = Vec::with_capacity(announced.len());
     for (message, uidl) in snapshot.messages().zip(&announced) {
         let unique = message.unique();
-        let origin = match earlier.get(unique) {
+        let origin = match all.get(unique) {
             Some(found) if *found.text == **uidl => Origin::Earlier,
+            Some(found) if counting.get(unique) != Some(found) => Origin::Since {
+                other: found.text.to_vec(),
+            },
             Some(found) => Origin::Lost {
                 earlier: found.text.to_vec(),
                 why: if before.contains(uidl) {
@@ -136,7 +143,7 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
                 } else if taken.contains(&*found.text) {
                     Loss::Shared
                 } else {
-                    Loss::TakenOver
+                    Loss::Announced
                 },
             },
             None if before.contains(uidl) => Origin::Index,
@@ -221,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_trial_login_took_over_too_soon_is_named() {
+    fn what_another_server_numbered_since_popcore_took_over_is_no_loss() {
         let folder = tempfile::tempdir().expect("a folder");
         for part in ["new", "cur"] {
             fs::create_dir(folder.path().join(part)).expect("a folder");
@@ -239,17 +246,16 @@ mod tests {
         // The earlier server goes on.
         deliver("3.later").expect("a message");
         write("3 V9 N4\n1 :1.kept\n2 :2.early\n3 :3.later\n").expect("a list");
-        let lost = |earlier: &str, why| Origin::Lost {
-            earlier: earlier.into(),
-            why,
+        let since = |other: &str| Origin::Since {
+            other: other.into(),
         };
         let expected = [
             ("9.1".to_owned(), Origin::Earlier),
-            ("2.early".to_owned(), lost("9.2", Loss::Announced)),
-            ("3.later".to_owned(), lost("9.3", Loss::TakenOver)),
+            ("2.early".to_owned(), since("9.2")),
+            ("3.later".to_owned(), since("9.3")),
         ];
         assert_eq!(origins(&at, &sources), expected);
-        // As the message says.
+        // As is said of a trial.
         for file in ["popcore.index", "popcore.cutoff"] {
             fs::remove_file(folder.path().join(file)).expect("a file");
         }

@@ -30,7 +30,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::announce::{self, Digest};
-use super::earlier::{Answer, Change, Cutoffs, Earlier, Question, Sources};
+use super::earlier::{Answer, Change, Earlier, Question, Sources};
 use super::error::{Attempt, Cause, OpenError};
 use super::index::{Contents, Index};
 use super::listing::{self, Buffers, Root};
@@ -209,11 +209,7 @@ fn ask(
         previous,
         gone,
     };
-    let kept = if sources.are_names() {
-        None
-    } else {
-        Cutoffs::read(root)?.or_warn(root)
-    };
+    let kept = sources.kept(root)?;
     sources.ask(&question, kept.as_ref())
 }
 

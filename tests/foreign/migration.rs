@@ -250,6 +250,29 @@ fn a_move_is_verified_over_tls() {
 }
 
 #[test]
+fn what_dovecot_numbers_after_the_move_is_planned_as_no_loss() {
+    let site = Site::start_after(&messages(), "uidl = [\"dovecot\"]\n", |folder| {
+        let dovecot = Dovecot::start(folder, "");
+        ask(dovecot.port());
+    });
+    let count = messages().len();
+    let late = maildir(site.folder()).join("new/1800000000.M1P1.late");
+    fs::write(late, "Subject: late\n\nlate\n").expect("own folder");
+    let ours = ask(site.port(Protection::Clear)).unique_ids;
+    let dovecot = Dovecot::start(site.folder(), "");
+    assert_ne!(ask(dovecot.port()).unique_ids, ours);
+    let told = format!(
+        "{USER}: {} messages, {count} announced as before, 1 numbered by another server since \
+         popcore took over\n",
+        count + 1
+    );
+    let (good, said) = plan(&site);
+    assert!(good && said.starts_with(&told), "{said}");
+    assert!(said.contains("After a mere trial"), "{said}");
+    site.stop();
+}
+
+#[test]
 fn what_a_move_would_lose_is_planned() {
     let site = Site::start_after(&messages()[..2], "uidl = [\"dovecot\"]\n", |folder| {
         let mail = maildir(folder);

@@ -41,6 +41,7 @@ struct Sums {
     index: usize,
     name: usize,
     digest: usize,
+    since: usize,
     lost: usize,
 }
 
@@ -53,6 +54,7 @@ impl Sums {
                 Origin::Index => sums.index += 1,
                 Origin::Name => sums.name += 1,
                 Origin::Digest => sums.digest += 1,
+                Origin::Since { .. } => sums.since += 1,
                 Origin::Lost { .. } => sums.lost += 1,
             }
         }
@@ -116,6 +118,10 @@ fn as_text(found: &Found) -> String {
         (sums.index, "as popcore announced them"),
         (sums.name, "new, by their names"),
         (sums.digest, "new, by a hash of their names"),
+        (
+            sums.since,
+            "numbered by another server since popcore took over",
+        ),
         (sums.lost, "ANNOUNCED ANEW"),
     ] {
         if count > 0 {
@@ -123,6 +129,13 @@ fn as_text(found: &Found) -> String {
         }
     }
     text.push('\n');
+    if sums.since > 0 {
+        text.push_str(
+            "  The numbers since popcore took over are nobody's after a move. After a mere trial \
+             users still get them: stop popcore and remove popcore.index and popcore.cutoff there \
+             before the move\n",
+        );
+    }
     for (message, number) in planned.iter().zip(1..) {
         if let Origin::Lost { earlier, why } = &message.origin {
             let (before, now) = (earlier.escape_ascii(), message.uidl.escape_ascii());
@@ -149,6 +162,10 @@ fn as_json(found: &Found) -> Value {
             Origin::Index => "index",
             Origin::Name => "name",
             Origin::Digest => "hash",
+            Origin::Since { other } => {
+                value["other"] = text(other).into();
+                "since"
+            }
             Origin::Lost { earlier, why } => {
                 value["before"] = text(earlier).into();
                 value["why"] = why.as_str().into();

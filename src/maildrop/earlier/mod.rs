@@ -360,6 +360,15 @@ impl Sources {
         Ok(answer)
     }
 
+    /// What the maildrop keeps of the lists, with a line in the log where that is lost.
+    /// BLOCKING.
+    pub(super) fn kept(&self, root: &Root) -> Result<Option<Cutoffs>, OpenError> {
+        if self.are_names() {
+            return Ok(None);
+        }
+        Ok(Cutoffs::read(root)?.or_warn(root))
+    }
+
     /// Whether the maildrop keeps how far each of the lists counts, or what cannot be read
     /// and is another's to say. BLOCKING.
     pub(super) fn have_cutoffs(&self, root: &Root) -> bool {
