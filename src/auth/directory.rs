@@ -176,6 +176,12 @@ impl fmt::Display for Failure {
 }
 
 impl DirectoryError {
+    /// Whether nothing was heard in time.
+    pub(super) fn is_silence(&self) -> bool {
+        let silent = |failure: &Failure| matches!(failure, Failure::TimedOut(_));
+        matches!(self, Self::Failed { failure, .. } if silent(failure))
+    }
+
     /// Whether it is worth a line in the log; the log has one already of a server that
     /// is left in peace, or that is asked by too many.
     pub(super) fn is_news(&self) -> bool {

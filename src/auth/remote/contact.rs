@@ -134,15 +134,14 @@ impl Contact {
         F: Future<Output = Result<T, Failure>>,
     {
         let tries = async {
-            let mut pause = limits::LOOKUP_PAUSE;
-            for _ in 1..limits::LOOKUP_TRIES {
-                match ask().await {
-                    Err(Failure::Unreachable(_)) => tokio::time::sleep(pause).await,
-                    outcome => return outcome,
-                }
-                pause *= 2;
+            let mut tries = Tries::default();
+            loop {
+                let outcome = ask().await;
+                let Some(pause) = tries.after(&outcome) else {
+                    return outcome;
+                };
+                tokio::time::sleep(pause).await;
             }
-            ask().await
         };
         let outcome = tokio::time::timeout(self.timeout, tries).await;
         outcome.unwrap_or(Err(Failure::TimedOut(self.timeout)))
@@ -178,13 +177,27 @@ impl Contact {
     }
 }
 
+/// How often one question was asked.
+#[derive(Default)]
+struct Tries(u32);
+
+impl Tries {
+    /// The pause before it is asked once more, if it is, since it has this outcome.
+    fn after<T>(&mut self, outcome: &Result<T, Failure>) -> Option<Duration> {
+        self.0 += 1;
+        let broke = matches!(outcome, Err(Failure::Unreachable(_)));
+        let again = broke && self.0 < limits::LOOKUP_TRIES;
+        again.then(|| limits::LOOKUP_PAUSE * (1 << (self.0 - 1)))
+    }
+}
+
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicU32, AtomicUsize};
 
     use tokio::runtime::Builder;
     use tokio::sync::Notify;
@@ -194,6 +207,70 @@ mod tests {
     fn run<T>(test: impl Future<Output = T>) -> T {
         let runtime = Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(test)
+    }
+
+    #[test]
+    fn a_broken_connection_is_tried_again_after_pauses_that_double() {
+        let broke = || Err::<(), _>(Failure::Unreachable("reset".to_owned()));
+        let mut tries = Tries::default();
+        let mut pause = limits::LOOKUP_PAUSE;
+        for _ in 1..limits::LOOKUP_TRIES {
+            assert_eq!(tries.after(&broke()), Some(pause));
+            pause *= 2;
+        }
+        assert_eq!(tries.after(&broke()), None, "often enough");
+        for outcome in [
+            Ok(()),
+            Err(Failure::TimedOut(Duration::from_secs(1))),
+            Err(Failure::Refused("no such table".to_owned())),
+        ] {
+            assert_eq!(Tries::default().after(&outcome), None, "{outcome:?}");
+        }
+    }
+
+    /// What breaks twice and answers then is one answer, with which the server counts as
+    /// there; what breaks each time is one failure.
+    #[test]
+    fn tries_are_one_question() {
+        let contact = Contact::new("test", Duration::from_mins(1), 1);
+        let asked = AtomicU32::new(0);
+        let ask = |good_at: u32| {
+            asked.store(0, Ordering::SeqCst);
+            let asked = &asked;
+            contact.ask(1, move || async move {
+                let at = asked.fetch_add(1, Ordering::SeqCst) + 1;
+                if at == good_at {
+                    Ok(at)
+                } else {
+                    Err(Failure::Unreachable("reset".to_owned()))
+                }
+            })
+        };
+        run(async {
+            let last = limits::LOOKUP_TRIES;
+            assert_eq!(ask(last).await.ok(), Some(last));
+            assert_eq!(contact.counters.failed.load(Ordering::Relaxed), 0);
+            assert!(ask(last + 1).await.is_err());
+            assert_eq!(asked.load(Ordering::SeqCst), last);
+            assert_eq!(contact.counters.failed.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    /// All tries together have the time of one.
+    #[test]
+    fn tries_end_with_the_time_out() {
+        let contact = Contact::new("test", 2 * limits::LOOKUP_PAUSE, 1);
+        let asked = AtomicU32::new(0);
+        run(async {
+            let hung = contact.ask(1, || async {
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    return Err::<(), _>(Failure::Unreachable("reset".to_owned()));
+                }
+                std::future::pending().await
+            });
+            let error = hung.await.err();
+            assert!(error.is_some_and(|error| error.is_silence()));
+        });
     }
 
     /// A server that is slow: who waits too long for a place is told so, the server is not

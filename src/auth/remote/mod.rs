@@ -236,7 +236,11 @@ impl Remote {
         let asked = self
             .contact
             .ask(question.origin, || self.driver.ask(question));
-        let answer = asked.await?;
+        let answer = asked.await.inspect_err(|error| {
+            if error.is_silence() {
+                self.driver.give_up();
+            }
+        })?;
         let record = self.record(answer, &question.name);
         if let Some(Record::User(user)) = &record
             && let Proof::Stored(verifier) = &user.proof
@@ -340,10 +344,13 @@ impl Remote {
         if let Driver::Ldap(ldap) = &self.driver
             && ldap.asks_twice(question)
         {
-            let _ = self
+            let pretended = self
                 .contact
                 .ask(question.origin, || ldap.pretend(question))
                 .await;
+            if pretended.is_err_and(|error| error.is_silence()) {
+                ldap.give_up();
+            }
         }
     }
 
@@ -368,6 +375,17 @@ impl Driver {
             Self::Ldap(ldap) => ldap.ask(question).await,
             Self::Http(http) => http.ask(question).await,
             Self::Pam(pam) => pam.ask(question).await,
+        }
+    }
+
+    /// It has not answered in time: what it is asked next goes by connections that are made
+    /// then.
+    fn give_up(&self) {
+        match self {
+            Self::Sql(sql) => sql.give_up(),
+            Self::Ldap(ldap) => ldap.give_up(),
+            // The one keeps no connection for longer than limits::WEB_IDLE, the other none.
+            Self::Http(_) | Self::Pam(_) => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `PostgreSQL` and `MariaDB`.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +11,10 @@ use tempfile::TempDir;
 
 use super::served::Served;
 use super::tls::{certificates, only_its_authority_is_believed};
-use super::{PASSWORD, USERS, an_outage_is_survived, end, until, until_listening, users_get_in};
+use super::{
+    Halted, PASSWORD, Relay, an_outage_is_survived, end, hung_connections_are_given_up, until,
+    until_listening, users, users_get_in,
+};
 use crate::site::{NOBODY, free_port, give_to_nobody};
 
 /// A database server in a folder of its own.
@@ -123,7 +127,7 @@ fn statements() -> String {
          home VARCHAR(255), allow_nets VARCHAR(255), disabled VARCHAR(255), \
          node VARCHAR(255), login_delay INTEGER, quota BIGINT, active BOOLEAN);\n",
     );
-    for (name, attribute, value) in USERS {
+    for (name, attribute, value) in users() {
         let name = name.replace('\'', "''");
         let (column, value) = match attribute {
             "" => (String::new(), String::new()),
@@ -281,7 +285,17 @@ fn everything(mut server: Server, url: &str) {
     assert!(well && said.contains("it answers"), "{said}");
     a_weak_password_becomes_strong(url);
     only_its_authority_is_believed(server.folder.path(), |ca| serve(&believing(url, ca)));
-    let server = std::cell::RefCell::new(&mut server);
+    let halted = RefCell::new(None);
+    an_outage_is_survived(
+        &popcore,
+        || *halted.borrow_mut() = Some(Halted::tree(&server.child)),
+        || drop(halted.take()),
+    );
+    let relay = Relay::to(server.port);
+    let far = serve(&url.replace(&server.port.to_string(), &relay.port.to_string()));
+    hung_connections_are_given_up(&far, || relay.silence());
+    drop(far);
+    let server = RefCell::new(&mut server);
     an_outage_is_survived(
         &popcore,
         || end(&mut server.borrow_mut().child),
@@ -302,6 +316,20 @@ fn users_of_postgresql() {
         server,
         &format!("postgres://mail@127.0.0.1:{port}/postgres?sslmode=disable"),
     );
+}
+
+/// Each connection has a process of its own there, and those that stand still are no reason
+/// not to ask others.
+#[test]
+fn processes_of_postgresql_that_hang_are_given_up() {
+    let server = start_postgres();
+    let port = server.port;
+    let url = format!("postgres://mail@127.0.0.1:{port}/postgres?sslmode=disable");
+    let popcore = serve(&url);
+    let mut halted = None;
+    hung_connections_are_given_up(&popcore, || {
+        halted = Some(Halted::children(&server.child, "postgres: mail "));
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! directory is away in the midst of a load.
 
 mod databases;
+mod outage;
 mod pam;
 mod served;
 mod slapd;
@@ -15,11 +16,11 @@ mod web;
 
 use std::net::TcpStream;
 use std::process::Child;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::served::{Client, Served};
+use self::outage::{Halted, Relay, an_outage_is_survived, hung_connections_are_given_up};
+use self::served::Served;
 
 /// The password of every user.
 const PASSWORD: &str = "two words";
@@ -39,6 +40,21 @@ const USERS: [(&str, &str, &str); 11] = [
     ("away", "node", "other.example.net"),
     ("slow", "login_delay", "600"),
 ];
+
+/// How many users more there are, each of whom nobody has heard of until there is a load.
+const STRANGERS: u32 = 1000;
+
+/// Such a user.
+fn stranger(number: u32) -> String {
+    format!("stranger{number}")
+}
+
+/// All users, with what [`USERS`] has of them.
+fn users() -> impl Iterator<Item = (String, &'static str, &'static str)> {
+    let known = USERS.map(|(name, attribute, value)| (name.to_owned(), attribute, value));
+    let more = (0..STRANGERS).map(|number| (stranger(number), "", ""));
+    known.into_iter().chain(more)
+}
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -127,61 +143,4 @@ fn a_master_user_gets_in(served: &Served) {
     served.log_in("root+bob", "master key");
     let nobody = served.reply("root+absent", "master key");
     assert_eq!(nobody, "-ERR [SYS/PERM] There is no such user");
-}
-
-/// The directory goes away in the midst of a load and comes back: who is remembered never
-/// sees it, others are told to come back, and after its return all is as before, without
-/// a restart.
-fn an_outage_is_survived(served: &Served, mut stop: impl FnMut(), mut start: impl FnMut()) {
-    let running = AtomicBool::new(true);
-    let polls = AtomicU32::new(0);
-    thread::scope(|scope| {
-        for user in ["ann@example.net", "bob"] {
-            let (running, polls) = (&running, &polls);
-            served.log_in(user, PASSWORD);
-            scope.spawn(move || {
-                while running.load(Ordering::Relaxed) {
-                    let mut client = Client::connect(served.pop3());
-                    let reply = client.log_in(user, PASSWORD);
-                    // A session before this one may be on its way out.
-                    let passed = reply.starts_with("+OK") || reply.starts_with("-ERR [IN-USE]");
-                    assert!(passed, "{user}: {reply}");
-                    client.quit();
-                    polls.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        // Whatever fails here, the load ends.
-        let outage = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            stop();
-            for _ in 0..8 {
-                let refused = served.reply("dan", PASSWORD);
-                assert!(refused.starts_with("-ERR [SYS/TEMP] "), "{refused}");
-            }
-            until("it to be left in peace", || {
-                let refused = served.reply("dan", PASSWORD);
-                assert!(refused.starts_with("-ERR [SYS/TEMP] "), "{refused}");
-                served.log().contains("left in peace").then_some(())
-            });
-            let before = polls.load(Ordering::Relaxed);
-            until("polls to go on meanwhile", || {
-                (polls.load(Ordering::Relaxed) > before + 50).then_some(())
-            });
-            start();
-            until("dan to log in again", || {
-                let reply = served.reply("dan", PASSWORD);
-                let temporary = reply.starts_with("-ERR [SYS/TEMP] ");
-                assert!(temporary || reply.starts_with("+OK"), "{reply}");
-                (!temporary).then_some(())
-            });
-        }));
-        running.store(false, Ordering::Relaxed);
-        if let Err(panic) = outage {
-            std::panic::resume_unwind(panic);
-        }
-    });
-    until("the log to say so", || {
-        served.log().contains("answers again").then_some(())
-    });
-    served.log_in("cat", PASSWORD);
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::served::{Client, Served};
 use super::{
-    MASTER_LOGIN, MASTERS, PASSWORD, USERS, a_master_user_gets_in, an_outage_is_survived,
+    MASTER_LOGIN, MASTERS, PASSWORD, a_master_user_gets_in, an_outage_is_survived, users,
     users_get_in,
 };
 
@@ -50,10 +50,8 @@ fn system() -> TempDir {
     let path = folder.path();
     let hash = hash(path);
     let (mut passwd, mut shadow) = (String::new(), String::new());
-    let names = USERS
-        .iter()
-        .map(|(name, ..)| (*name, ":19000:0:99999:7:::"));
-    let aged = AGED.iter().map(|(name, rest, _)| (*name, *rest));
+    let names = users().map(|(name, ..)| (name, ":19000:0:99999:7:::"));
+    let aged = AGED.map(|(name, rest, _)| (name.to_owned(), rest));
     writeln!(passwd, "root:x:0:0::/root:/bin/sh").expect("a String");
     for (number, (name, rest)) in names.chain(aged).enumerate() {
         let home = path.join("homes").join(number.to_string());

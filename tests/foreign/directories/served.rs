@@ -5,10 +5,11 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use super::{PATIENCE, end, until};
+use super::{PATIENCE, STRANGERS, end, stranger, until};
 use crate::site::free_port;
 
 /// A running popcore.
@@ -16,6 +17,8 @@ pub(super) struct Served {
     folder: TempDir,
     child: Child,
     port: u16,
+    /// How many of the users whom nobody has heard of have logged in.
+    strangers: AtomicU32,
 }
 
 impl Served {
@@ -62,6 +65,7 @@ impl Served {
                     folder,
                     child,
                     port,
+                    strangers: AtomicU32::default(),
                 };
             }
             let said = fs::read_to_string(folder.path().join("stderr")).expect("own folder");
@@ -94,6 +98,11 @@ impl Served {
         let reply = client.log_in(user, password);
         client.quit();
         reply
+    }
+
+    /// A user who has never logged in, as long as there are any.
+    pub(super) fn stranger(&self) -> String {
+        stranger(self.strangers.fetch_add(1, Ordering::Relaxed) % STRANGERS)
     }
 
     /// The line of CAPA behind a login.

@@ -1,5 +1,6 @@
 //! `OpenLDAP`'s server.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -10,8 +11,8 @@ use tempfile::TempDir;
 use super::served::Served;
 use super::tls::{certificates, only_its_authority_is_believed};
 use super::{
-    MASTER_LOGIN, MASTERS, PASSWORD, USERS, a_master_user_gets_in, an_outage_is_survived, end,
-    until, until_listening, users_get_in,
+    Halted, MASTER_LOGIN, MASTERS, PASSWORD, Relay, a_master_user_gets_in, an_outage_is_survived,
+    end, hung_connections_are_given_up, until, until_listening, users, users_get_in,
 };
 use crate::site::free_port;
 
@@ -94,7 +95,7 @@ fn configuration(folder: &Path) -> String {
          modulepath /usr/lib/ldap\nmoduleload back_mdb\n\
          pidfile {folder}/pid\n\
          TLSCertificateFile {folder}/cert.pem\nTLSCertificateKeyFile {folder}/key.pem\n\
-         database mdb\nsuffix \"{BASE}\"\ndirectory {folder}/data\nmaxsize 16777216\n\
+         database mdb\nsuffix \"{BASE}\"\ndirectory {folder}/data\nmaxsize 16777216\nindex uid eq\n\
          rootdn \"cn=admin,{BASE}\"\nrootpw \"{SECRET}\"\n\
          access to attrs=userPassword by anonymous auth by * none\n\
          access to * by dn.exact=\"cn=popcore,{BASE}\" read by * none\n"
@@ -119,7 +120,7 @@ fn entries() -> String {
          cn: popcore\nuserPassword: {SECRET}\n\n\
          dn: ou=people,{BASE}\nobjectClass: organizationalUnit\nou: people\n\n"
     );
-    for (name, attribute, value) in USERS {
+    for (name, attribute, value) in users() {
         write!(
             text,
             "dn: uid={name},ou=people,{BASE}\nobjectClass: inetOrgPerson\nuid: {name}\n\
@@ -175,7 +176,13 @@ fn users_of_slapd_by_bind() {
     assert!(empty.starts_with("-ERR"), "{empty}");
     let (said, well) = popcore.check();
     assert!(well && said.contains("it answers"), "{said}");
-    let server = std::cell::RefCell::new(&mut server);
+    let halted = RefCell::new(None);
+    an_outage_is_survived(
+        &popcore,
+        || *halted.borrow_mut() = Some(Halted::tree(&server.child)),
+        || drop(halted.take()),
+    );
+    let server = RefCell::new(&mut server);
     an_outage_is_survived(
         &popcore,
         || end(&mut server.borrow_mut().child),
@@ -210,6 +217,18 @@ fn slapd_is_asked_as_much_about_nobody() {
     );
     // Nothing else comes of it: the directory is there.
     popcore.log_in("bob", PASSWORD);
+}
+
+#[test]
+fn connections_to_slapd_that_hang_are_given_up() {
+    let server = Server::start();
+    let stored = "verify = \"stored\"\n";
+    let password = "[auth.directory.attributes]\npassword = \"employeeType\"\n";
+    for keys in [SEARCH.to_owned(), format!("{stored}{SEARCH}{password}")] {
+        let relay = Relay::to(server.port);
+        let popcore = serve_at(&format!("ldap://127.0.0.1:{}", relay.port), "", &keys);
+        hung_connections_are_given_up(&popcore, || relay.silence());
+    }
 }
 
 #[test]

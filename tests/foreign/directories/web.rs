@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use super::served::{Client, Served};
 use super::tls::{certificates, only_its_authority_is_believed};
 use super::{
-    MASTER_LOGIN, MASTERS, PASSWORD, USERS, a_master_user_gets_in, an_outage_is_survived,
-    until_listening, users_get_in,
+    MASTER_LOGIN, MASTERS, PASSWORD, a_master_user_gets_in, an_outage_is_survived, until_listening,
+    users, users_get_in,
 };
 use crate::site::free_port;
 
@@ -98,7 +98,7 @@ fn answer(stream: &TcpStream, backend: u16) -> std::io::Result<()> {
         );
         assert_eq!(header("Auth-Protocol"), "pop3");
         assert_eq!(header("Client-IP"), "127.0.0.1");
-        let good = USERS.iter().any(|(name, ..)| *name == user) && password == PASSWORD;
+        let good = users().any(|(name, ..)| name == user) && password == PASSWORD;
         let status = if good {
             "OK"
         } else {
@@ -117,7 +117,7 @@ fn answer(stream: &TcpStream, backend: u16) -> std::io::Result<()> {
 }
 
 fn judge_object(question: &Value) -> Value {
-    let found = USERS.iter().find(|(name, ..)| question["user"] == *name);
+    let found = users().find(|(name, ..)| question["user"] == **name);
     let Some((_, attribute, value)) = found else {
         return json!({"result": "unknown"});
     };
@@ -127,7 +127,7 @@ fn judge_object(question: &Value) -> Value {
     if is_proved || question["password"] == PASSWORD {
         answer["result"] = "accepted".into();
         if !attribute.is_empty() {
-            answer[attribute] = (*value).into();
+            answer[attribute] = value.into();
         }
     }
     answer

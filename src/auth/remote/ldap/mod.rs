@@ -313,6 +313,18 @@ impl Ldap {
         Ok(handle)
     }
 
+    /// Uses no connection again that there is: one of them has not answered in time, and
+    /// whatever silences one may silence all.
+    pub(super) fn give_up(&self) {
+        // Whoever holds one of these locks for longer than a moment connects anew.
+        if let Ok(mut searches) = self.searches.try_lock() {
+            *searches = None;
+        }
+        if let Ok(mut idle) = self.idle.try_lock() {
+            idle.clear();
+        }
+    }
+
     async fn bind(&self, name: &str, password: &str) -> Result<Bound, Failure> {
         let mut kept = self.idle.lock().await.pop();
         let open = kept.take_if(|handle| !handle.is_closed());

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlPool;
-use sqlx::pool::PoolOptions;
+use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
-use sqlx::{AssertSqlSafe, Connection as _, Database as SqlxDatabase};
+use sqlx::{AssertSqlSafe, Connection as _, Database as SqlxDatabase, Pool as SqlxPool};
 
 use self::row::Cells as _;
 use self::server::Connect;
@@ -114,7 +114,8 @@ impl Sql {
         /// One call for three types that share no trait which would let it be written once.
         macro_rules! renew {
             ($pool:expr) => {{
-                let mut transaction = $pool.begin().await.map_err(failure)?;
+                let mut lent = Lent::by($pool).await.map_err(failure)?;
+                let mut transaction = lent.connection().begin().await.map_err(failure)?;
                 let mut query = sqlx::query(statement);
                 for value in written {
                     query = query.bind(value);
@@ -135,6 +136,7 @@ impl Sql {
                 } else {
                     transaction.rollback().await.map_err(failure)?;
                 }
+                lent.give_back();
                 Ok(renewed)
             }};
         }
@@ -142,6 +144,16 @@ impl Sql {
             Pool::Postgres(pool) => renew!(pool),
             Pool::MySql(pool) => renew!(pool),
             Pool::Sqlite(pool) => renew!(pool),
+        }
+    }
+
+    /// Uses no connection again that there is: one of them has not answered in time, and
+    /// whatever silences one may silence all.
+    pub(super) fn give_up(&self) {
+        match &self.pool {
+            Pool::Postgres(pool) => close_idle(pool),
+            Pool::MySql(pool) => close_idle(pool),
+            Pool::Sqlite(pool) => close_idle(pool),
         }
     }
 
@@ -157,7 +169,10 @@ impl Sql {
                 for value in values {
                     query = query.bind(value);
                 }
-                match query.fetch_optional($pool).await {
+                let mut lent = Lent::by($pool).await.map_err(failure)?;
+                let found = query.fetch_optional(lent.connection()).await;
+                lent.give_back();
+                match found {
                     Ok(row) => row.map(|row| row.attributes()).transpose()?,
                     Err(error) if is_about_a_value(&error) => Some(Err(error.to_string())),
                     Err(error) => return Err(failure(error)),
@@ -174,6 +189,38 @@ impl Sql {
             Some(Ok(attributes)) => Answer::Stored(attributes),
             Some(Err(why)) => Answer::Faulty(why),
         })
+    }
+}
+
+/// A connection of a pool, which has it back when what it was asked has ended, well or not.
+/// Dropped before, it is closed: the pool would wait for what it was asked to end, for ever
+/// where the other end is silent, and have one connection less.
+struct Lent<DB: SqlxDatabase>(Option<PoolConnection<DB>>);
+
+impl<DB: SqlxDatabase> Lent<DB> {
+    async fn by(pool: &SqlxPool<DB>) -> Result<Self, sqlx::Error> {
+        Ok(Self(Some(pool.acquire().await?)))
+    }
+
+    fn connection(&mut self) -> &mut DB::Connection {
+        self.0.as_mut().expect("it is lent until it is given back")
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl<DB: SqlxDatabase> Drop for Lent<DB> {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
+    }
+}
+
+/// Closes the connections of a pool that nobody uses, without a word to the other end.
+fn close_idle<DB: SqlxDatabase>(pool: &SqlxPool<DB>) {
+    while let Some(connection) = pool.try_acquire() {
+        drop(connection.detach());
     }
 }
 
