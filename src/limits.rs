@@ -310,17 +310,18 @@ pub const SQLITE_BUSY: Duration = Duration::from_secs(1);
 /// those of users who do not exist: enough that their costs are spread as the users' are.
 pub const DECOYS: usize = 64;
 
-/// Good logins that are remembered. An entry is about 300 octets with its name and
-/// paths, so that all of them are at most 80 MiB; who polls every five minutes at
-/// 800 logins a second is still in it.
-pub const AUTH_CACHE: usize = 256 * 1024;
+/// Good logins that are remembered. The half of them that came last is there in any case,
+/// so that a million users who poll by turns are, with room for what the parts of the table
+/// differ by. An entry is some 330 octets with its name and paths, which are taken as users
+/// come.
+pub const AUTH_CACHE: usize = 10 << 18;
 
 /// Bad logins that are remembered for a moment: those of clients with an old password.
 /// An entry is about 80 octets.
 pub const AUTH_CACHE_BAD: usize = 64 * 1024;
 
 /// Slow hashes that are not computed a second time: those of all good logins, and as
-/// many again for bad ones. An entry is about 25 octets.
+/// many again for bad ones. An entry is about 36 octets.
 pub const AUTH_CACHE_HASHES: usize = 2 * AUTH_CACHE;
 
 /// Users whose keys of SCRAM are remembered for the time when their directory is away: as

@@ -27,7 +27,7 @@
 //! * No password or token is kept, but hashes under a key that this process made and shows to
 //!   nobody. They are fast ones: their lookup is on a shard, and who can read the
 //!   process's memory finds the key beside them.
-//! * Each table has a bound in limits.rs.
+//! * Each table has a bound in limits.rs; what came last is there, up to half of that.
 //!
 //! Entries live in stripes with a lock each, held for one lookup, and taken once for a
 //! login that is known.
@@ -147,7 +147,7 @@ struct Room {
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe {
-    good: Recent<UserName, Good>,
+    good: Recent<UserName, Box<Good>>,
     bad: Recent<Fingerprint, Bad>,
     hashes: Recent<HashKey, bool>,
     keys: Recent<Fingerprint, Known>,
@@ -332,6 +332,8 @@ impl LoginCache {
             since: now,
             admission,
         };
+        // A table has more places than entries, and those are small.
+        let entry = Box::new(entry);
         stripe.good.insert(user.clone(), entry, self.room.good);
     }
 

@@ -309,6 +309,51 @@ fn the_bound_holds_and_who_comes_often_stays() {
     }
 }
 
+/// A million users who poll by turns, the worst order there is for a table that is too
+/// small: none of them costs a look-up, nor a hash where there has to be one.
+#[test]
+fn a_million_users_are_all_remembered() {
+    const USERS: u64 = 1_000_000;
+    let cache = LoginCache::new(Terms::default());
+    let now = Instant::now();
+    // Neither is computed here: that takes long where nothing is optimised.
+    let fingerprint = |number: u64| {
+        let mut octets = [0; DIGEST];
+        octets[..8].copy_from_slice(&number.to_le_bytes());
+        Fingerprint(octets)
+    };
+    let hash = |number: u64| {
+        let mut octets = [0; DIGEST / 2];
+        octets[..8].copy_from_slice(&number.to_le_bytes());
+        HashKey(octets)
+    };
+    let generation = cache.generation();
+    for turn in 0..3 {
+        for number in 0..USERS {
+            let name = UserName::new(number.to_string().as_bytes()).expect("a name");
+            if turn == 0 {
+                let account = Account {
+                    user: name.clone(),
+                    home: None,
+                    mail: None,
+                    limits: None,
+                };
+                let admission = Admission {
+                    account,
+                    networks: None,
+                    until: None,
+                };
+                cache.put(&name, fingerprint(number), generation, admission, now);
+                cache.put_hash(hash(number), true);
+                continue;
+            }
+            let recall = cache.recall(&name, &fingerprint(number), HERE, now);
+            assert!(matches!(recall, Recall::Good(_)), "{number}");
+            assert!(cache.knows_hash(&hash(number)), "{number}");
+        }
+    }
+}
+
 #[test]
 fn two_processes_have_two_keys() {
     let [one, other] = [0; 2].map(|_| Fixture::new().cache);
