@@ -1,6 +1,7 @@
 //! What a login costs that a directory is asked about, among a thousand users and among a
-//! million: the look-up in a file of `SQLite`, the journey to the look-up thread and
-//! back, the verification; and the same login once it is remembered.
+//! million, who all come: the look-up in a file of `SQLite`, the journey to the look-up thread
+//! and back, the verification; and the same login once it is remembered, and what memory that
+//! takes.
 //!
 //! The two directories are asked by turns, a round of logins each, so that whatever else
 //! the machine does falls on both. What is compared is the processor time of the whole
@@ -8,8 +9,11 @@
 //! Each answer is held against what it must be.
 //!
 //! `server` measures the same from outside: sessions of the load generator, by the
-//! processor time of popcore, whose directory is the one or the other.
+//! processor time of popcore, whose directory is the one or the other. With `--postgresql`
+//! both are tables of a server of `PostgreSQL`, which the bench starts and ends.
 
+#[path = "rig/postgres.rs"]
+mod postgres;
 #[path = "rig/mod.rs"]
 #[allow(dead_code, reason = "other benches use the rest of it")]
 mod rig;
@@ -17,7 +21,7 @@ mod rig;
 mod waiting;
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,6 +33,7 @@ use popcore::auth::{
     Broker, Credentials, Database, DirectoryKind, DirectoryOptions, Options, Password, Pending,
     Protocol, RemoteOptions, SqlOptions, SqlServer, Statement, Terms, UserName,
 };
+use postgres::Cluster;
 use rig::{Load, PASSWORD, Result, Server, Threads, arguments};
 use rustix::time::{ClockId, clock_gettime};
 use sqlx::Connection as _;
@@ -72,9 +77,6 @@ const ALIKE: &str =
     "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?)
                      INSERT INTO users SELECT 'user' || i, '{PLAIN}pw', NULL FROM n";
 
-/// Users who log in again and again where they are to be remembered.
-const KNOWN: usize = 1_000;
-
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -86,7 +88,11 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Bench {
     /// CPU time of a session of a server, by the size of its directory
-    Server,
+    Server {
+        /// The directories are tables of `PostgreSQL`
+        #[arg(long)]
+        postgresql: bool,
+    },
 }
 
 /// Makes a database of so many users.
@@ -186,13 +192,16 @@ fn main() -> ExitCode {
         // The gate runs the bench once, and wants both.
         None if scale.test => {
             look_ups(&TRIAL);
-            serve(&TRIAL, &scale)
+            serve(&TRIAL, &scale, false)
         }
         None => {
             look_ups(&FULL);
             Ok(())
         }
-        Some(Bench::Server) => serve(if scale.test { &TRIAL } else { &FULL }, &scale),
+        Some(Bench::Server { postgresql }) => {
+            let directories = if scale.test { &TRIAL } else { &FULL };
+            serve(directories, &scale, postgresql)
+        }
     };
     arguments::end("directories", done)
 }
@@ -207,9 +216,10 @@ fn look_ups(scale: &Scale) {
     }
     let waker = waker();
     for (kind, at_once, is_cold) in [
+        // First, in a heap that nothing was taken from and given back to yet.
+        ("remembered", 64, false),
         ("asked, one at a time", 1, true),
         ("asked, 64 at a time", 64, true),
-        ("remembered", 64, false),
     ] {
         let mut costs: [[Vec<Duration>; 2]; 2] = Default::default();
         let brokers = [0, 1].map(|side| broker(&paths[side]));
@@ -223,12 +233,16 @@ fn look_ups(scale: &Scale) {
             for broker in &brokers {
                 broker.set_terms(never);
             }
+        } else {
+            for (broker, users) in brokers.iter().zip(scale.users) {
+                remember_all(broker, users, at_once, &waker);
+            }
         }
         for number in 0..WARM_UP + scale.rounds {
             for side in [0, 1] {
                 let users = scale.users[side];
                 // Spread over all of them: the stride shares no factor with either.
-                let first = if is_cold { number * ROUND } else { 0 };
+                let first = number * ROUND;
                 let numbers = (first..first + ROUND).map(|n| n * 7_919 % users);
                 let numbers: Vec<_> = numbers.collect();
                 let cost = round(&brokers[side], &numbers, at_once, &waker);
@@ -238,6 +252,11 @@ fn look_ups(scale: &Scale) {
                     }
                 }
             }
+        }
+        for broker in &brokers {
+            let logins = (WARM_UP + scale.rounds) * ROUND;
+            let remembered = if is_cold { 0 } else { logins as u64 };
+            assert_eq!(broker.cached().good, remembered, "{kind}");
         }
         let [few, many] = costs.map(|lists| lists.map(median));
         for (what, index) in [("processor time", 0), ("wall time", 1)] {
@@ -252,13 +271,36 @@ fn look_ups(scale: &Scale) {
     }
 }
 
-/// popcore on CPU 0 with a directory of so many users, of whom so many come; a login is
-/// believed for this long.
-fn start(folder: &Path, name: &'static str, cache_ttl: &str, come: usize) -> Result<Server> {
+/// Has everybody log in once, and tells what it takes to remember them.
+fn remember_all(broker: &Broker, users: usize, at_once: usize, waker: &Waker) {
+    let before = heap();
+    let all: Vec<usize> = (0..users).collect();
+    round(broker, &all, at_once, waker);
+    let each = heap().saturating_sub(before) / users;
+    println!("{users} users are remembered in {each} octets each");
+}
+
+/// Octets of this process's memory that are no file's.
+fn heap() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("this process");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+    kib.expect("a number") * 1024
+}
+
+/// popcore on CPU 0 that asks for its users there; a login is believed for this long.
+fn start(
+    folder: &Path,
+    name: &'static str,
+    url: &str,
+    cache_ttl: &str,
+    users: usize,
+) -> Result<(Server, SocketAddr)> {
     let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    drop(listener);
+    let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+    let (address, admin) = (free().map_err(failed)?, free().map_err(failed)?);
     let text = rig::popcore_config(address, 1)
         .replace(
             "failure_delay = \"0s\"\n",
@@ -266,62 +308,53 @@ fn start(folder: &Path, name: &'static str, cache_ttl: &str, come: usize) -> Res
         )
         .replace(
             "kind = \"passwd-file\"\npath = \"users\"\n",
-            "kind = \"sql\"\nurl = \"sqlite:users.db\"\n\
-             query = \"SELECT password FROM users WHERE name = {user}\"\n",
+            &format!(
+                "kind = \"sql\"\nurl = \"{url}\"\n\
+                 query = \"SELECT password FROM users WHERE name = {{user}}\"\n"
+            ),
         );
-    if !text.contains("sqlite") || !text.contains("cache_ttl") {
+    if !text.contains("query") || !text.contains("cache_ttl") {
         return Err("the rig has another configuration than this bench knows".to_owned());
     }
+    let text = format!("{text}\n[admin]\nlisten = \"{admin}\"\n");
     let config = folder.join(format!("popcore-{cache_ttl}.toml"));
     fs::write(&config, text).map_err(failed)?;
-    rig::start_configured(name, &config, address, 1, come)
+    let server = rig::start_configured(name, &config, address, 1, users)?;
+    Ok((server, admin))
 }
 
 /// Sessions of profile login, of a directory and of the other by turns.
-fn serve(directories: &Scale, scale: &arguments::Scale) -> Result<()> {
+fn serve(directories: &Scale, scale: &arguments::Scale, postgresql: bool) -> Result<()> {
     assert_eq!(PASSWORD, "pw", "as the users have it");
     let folders = [0; 2].map(|_| tempfile::tempdir().expect("a folder"));
-    for (folder, users) in folders.iter().zip(directories.users) {
-        make(&folder.path().join("users.db"), users, ALIKE);
+    for folder in &folders {
         fs::create_dir(folder.path().join("mail")).expect("own folder");
     }
-    let load = Load {
-        profile: "login",
-        sessions: 32,
-        rate: None,
-        seconds: scale.seconds,
-        generator: Threads::Apart,
-        more: &["--choose", "uniform"],
-    };
+    let cluster = postgresql
+        .then(|| Cluster::start(directories.users))
+        .transpose()?;
+    if cluster.is_none() {
+        for (folder, users) in folders.iter().zip(directories.users) {
+            make(&folder.path().join("users.db"), users, ALIKE);
+        }
+    }
     for (kind, cache_ttl) in [("remembered", "1h"), ("asked each time", "0s")] {
-        let servers: [Result<Server>; 2] = [0, 1].map(|side| {
-            let all = directories.users[side];
-            let come = if cache_ttl == "0s" {
-                all
-            } else {
-                all.min(KNOWN)
-            };
-            start(folders[side].path(), ["few", "many"][side], cache_ttl, come)
+        let servers = [0, 1].map(|side| {
+            let users = directories.users[side];
+            let url = cluster.as_ref().map_or_else(
+                || "sqlite:users.db".to_owned(),
+                |cluster| cluster.url(users),
+            );
+            start(
+                folders[side].path(),
+                ["few", "many"][side],
+                &url,
+                cache_ttl,
+                users,
+            )
         });
         let [few, many] = servers;
-        let servers = [few?, many?];
-        let mut costs: [Vec<f64>; 2] = Default::default();
-        for round in 0..=scale.rounds {
-            for (server, costs) in servers.iter().zip(&mut costs) {
-                let cost = rig::load(server, &load)?.server_us;
-                // In the first round nobody is known yet, and no page has been read.
-                if round > 0 {
-                    costs.push(cost);
-                }
-            }
-        }
-        let medians = costs.map(|mut costs| {
-            let shown: Vec<_> = costs.iter().map(|us| format!("{us:.1}")).collect();
-            println!("{kind}: us of CPU a session: {}", shown.join(" "));
-            costs.sort_by(f64::total_cmp);
-            costs[costs.len() / 2]
-        });
-        let [few, many] = medians;
+        let [few, many] = compare(kind, &[few?, many?], directories, scale)?;
         let [fewer, more] = directories.users;
         println!(
             "{kind}: {few:.1} us among {fewer}, {many:.1} us among {more}: {:.2} times",
@@ -329,4 +362,58 @@ fn serve(directories: &Scale, scale: &arguments::Scale) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Logins by the generator, so many at a time as one core keeps busy.
+fn logins<'a>(seconds: f64, more: &'a [&'a str]) -> Load<'a> {
+    Load {
+        profile: "login",
+        sessions: 32,
+        rate: None,
+        seconds,
+        generator: Threads::Apart,
+        more,
+    }
+}
+
+/// The median of each server's rounds.
+fn compare(
+    kind: &str,
+    servers: &[(Server, SocketAddr); 2],
+    directories: &Scale,
+    scale: &arguments::Scale,
+) -> Result<[f64; 2]> {
+    let mut costs: [Vec<f64>; 2] = Default::default();
+    let mut remembered = [0.0; 2];
+    for ((server, _), users) in servers.iter().zip(directories.users) {
+        // Everybody comes once: nobody is known yet, and no page has been read.
+        let count = users.to_string();
+        let first = rig::load(server, &logins(600.0, &["--max-sessions", &count]))?;
+        if first.sessions.to_string() != count {
+            return Err(format!("{} of {users} users came", first.sessions));
+        }
+        let (us, memory) = (first.server_us, first.memory_mib);
+        println!("{kind}: {users} came: {us:.1} us of CPU a session, {memory:.0} MiB then");
+    }
+    for _ in 0..scale.rounds {
+        for (side, (server, admin)) in servers.iter().enumerate() {
+            let good = || rig::counter(*admin, "popcore_auth_cache_good_total");
+            let before = good()?;
+            let round = rig::load(server, &logins(scale.seconds, &["--choose", "uniform"]))?;
+            costs[side].push(round.server_us);
+            remembered[side] = (good()? - before) / round.sessions;
+        }
+    }
+    for (costs, share) in costs.iter().zip(remembered) {
+        let shown: Vec<_> = costs.iter().map(|us| format!("{us:.1}")).collect();
+        println!(
+            "{kind}: us of CPU a session: {}; {:.0} of 100 logins were remembered",
+            shown.join(" "),
+            share * 100.0
+        );
+    }
+    Ok(costs.map(|mut costs| {
+        costs.sort_by(f64::total_cmp);
+        costs[costs.len() / 2]
+    }))
 }

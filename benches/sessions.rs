@@ -311,7 +311,7 @@ fn count_calls(settings: &Settings) -> Result<()> {
         more: &[],
     };
     rig::load(&server, &load)?;
-    let enters = || calls::counter(admin, "popcore_ring_enters_total");
+    let enters = || rig::counter(admin, "popcore_ring_enters_total");
     let before = enters()?;
     let round = rig::load(&server, &load)?;
     let at_full_speed = (enters()? - before) / round.sessions;

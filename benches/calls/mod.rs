@@ -5,8 +5,7 @@
 //! than it would: what it counts is more than what an untraced server makes.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -57,24 +56,4 @@ impl Trace {
         }
         Ok(calls)
     }
-}
-
-/// The sum of a counter over its labels, as the server's metrics tell it.
-pub(crate) fn counter(admin: SocketAddr, name: &str) -> Result<f64> {
-    let failed = |e: std::io::Error| format!("{admin}: {e}");
-    let mut stream = TcpStream::connect(admin).map_err(failed)?;
-    let request = b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).map_err(failed)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(failed)?;
-    let values = answer.lines().filter_map(|line| {
-        let (metric, value) = line.rsplit_once(' ')?;
-        let bare = metric.split('{').next()?;
-        (bare == name).then(|| value.parse::<f64>().ok())?
-    });
-    let values: Vec<f64> = values.collect();
-    if values.is_empty() {
-        return Err(format!("{admin}: no metric {name}"));
-    }
-    Ok(values.iter().sum())
 }

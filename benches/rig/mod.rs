@@ -9,7 +9,7 @@ pub(crate) mod arguments;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -61,7 +61,7 @@ impl Drop for Process {
 
 /// Starts a command on these CPUs only. The calling thread goes there for the
 /// moment, because a child inherits the mask of the thread that starts it.
-fn spawn_on(cpus: &[usize], command: &mut Command) -> Result<Child> {
+pub(crate) fn spawn_on(cpus: &[usize], command: &mut Command) -> Result<Child> {
     let affinity = |e: rustix::io::Errno| format!("CPUs {cpus:?}: {e}; the benches need 0 and 1");
     let before = sched_getaffinity(None).map_err(affinity)?;
     let mut set = CpuSet::new();
@@ -444,6 +444,26 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
         sum += time;
     }
     Ok(Duration::from_nanos(sum))
+}
+
+/// The sum of a counter over its labels, as the server's metrics tell it.
+pub(crate) fn counter(admin: SocketAddr, name: &str) -> Result<f64> {
+    let failed = |e: io::Error| format!("{admin}: {e}");
+    let mut stream = TcpStream::connect(admin).map_err(failed)?;
+    let request = b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).map_err(failed)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(failed)?;
+    let values = answer.lines().filter_map(|line| {
+        let (metric, value) = line.rsplit_once(' ')?;
+        let bare = metric.split('{').next()?;
+        (bare == name).then(|| value.parse::<f64>().ok())?
+    });
+    let values: Vec<f64> = values.collect();
+    if values.is_empty() {
+        return Err(format!("{admin}: no metric {name}"));
+    }
+    Ok(values.iter().sum())
 }
 
 /// The round in the middle by the server's CPU time.
