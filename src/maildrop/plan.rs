@@ -106,58 +106,63 @@ pub fn plan(at: &Location, sources: &Sources) -> Result<Vec<Planned>, OpenError>
         return Err(refusal);
     }
     let snapshot = listed.snapshot;
-    let names: Vec<&[u8]> = snapshot.messages().map(|m| m.unique()).collect();
+    let origins = origins(&root, sources, &known, &snapshot)?;
+    let planned = snapshot.messages().zip(origins);
+    let planned = planned.map(|(message, origin)| Planned {
+        file: [message.folder.name().as_bytes(), b"/", message.name].concat(),
+        octets: message.facts.octets,
+        uidl: message.uidl_text(),
+        origin,
+    });
+    Ok(planned.collect())
+}
+
+/// Where the unique-ids of a listing come from, of which the index knows these.
+fn origins(
+    root: &Root,
+    sources: &Sources,
+    known: &Snapshot,
+    listed: &Snapshot,
+) -> Result<Vec<Origin>, OpenError> {
+    let names: Vec<&[u8]> = listed.messages().map(|m| m.unique()).collect();
     let question = Question {
-        root: &root,
+        root,
         newcomers: &names,
         // What popcore has announced otherwise is to be told of.
         previous: None,
         gone: &Gone::Known(&[]),
     };
     let all = sources.ask(&question, None)?.earlier;
-    let kept = sources.kept(&root)?;
+    let kept = sources.kept(root)?;
     let counting = match &kept {
         Some(_) => &sources.ask(&question, kept.as_ref())?.earlier,
         None => &all,
     };
-    let texts = |snapshot: &Snapshot| -> Vec<Vec<u8>> {
-        snapshot.messages().map(|m| m.uidl_text()).collect()
-    };
-    let before: HashSet<Vec<u8>> = texts(&known).into_iter().collect();
-    let announced = texts(&snapshot);
+    let before: HashSet<Vec<u8>> = known.messages().map(|m| m.uidl_text()).collect();
+    let announced: Vec<Vec<u8>> = listed.messages().map(|m| m.uidl_text()).collect();
     let taken: HashSet<&[u8]> = announced.iter().map(Vec::as_slice).collect();
-    let mut planned = Vec::with_capacity(announced.len());
-    for (message, uidl) in snapshot.messages().zip(&announced) {
-        let unique = message.unique();
-        let origin = match all.get(unique) {
-            Some(found) if *found.text == **uidl => Origin::Earlier,
-            Some(found) if counting.get(unique) != Some(found) => Origin::Since {
-                other: found.text.to_vec(),
+    let origin = |(unique, uidl): (&&[u8], &Vec<u8>)| match all.get(unique) {
+        Some(found) if *found.text == **uidl => Origin::Earlier,
+        Some(found) if counting.get(unique) != Some(found) => Origin::Since {
+            other: found.text.to_vec(),
+        },
+        Some(found) => Origin::Lost {
+            earlier: found.text.to_vec(),
+            why: if before.contains(uidl) {
+                Loss::Announced
+            } else if !super::uidl::is_announceable(&found.text) {
+                Loss::Unfit
+            } else if taken.contains(&*found.text) {
+                Loss::Shared
+            } else {
+                Loss::Announced
             },
-            Some(found) => Origin::Lost {
-                earlier: found.text.to_vec(),
-                why: if before.contains(uidl) {
-                    Loss::Announced
-                } else if !super::uidl::is_announceable(&found.text) {
-                    Loss::Unfit
-                } else if taken.contains(&*found.text) {
-                    Loss::Shared
-                } else {
-                    Loss::Announced
-                },
-            },
-            None if before.contains(uidl) => Origin::Index,
-            None if uidl == unique => Origin::Name,
-            None => Origin::Digest,
-        };
-        planned.push(Planned {
-            file: [message.folder.name().as_bytes(), b"/", message.name].concat(),
-            octets: message.facts.octets,
-            uidl: uidl.clone(),
-            origin,
-        });
-    }
-    Ok(planned)
+        },
+        None if before.contains(uidl) => Origin::Index,
+        None if uidl == unique => Origin::Name,
+        None => Origin::Digest,
+    };
+    Ok(names.iter().zip(&announced).map(origin).collect())
 }
 
 /// What an index remembers, of which nothing is true any more but the unique-ids, and
