@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::aside;
 use super::cache::SnapshotCache;
-use super::earlier::Sources;
+use super::earlier::{Cutoffs, Sources};
 use super::error::{Anew, Cause, OpenError};
 use super::guard::{self, Before, Checked};
 use super::index::{Contents, Index, Position};
@@ -398,7 +398,13 @@ impl Maildrops {
             Gone::Unread(_) => &[][..],
         };
         match index.save(old, &snapshot, remembered) {
-            Ok(position) => Ok(snapshot.with_index(Some(position))),
+            Ok(position) => {
+                if unkept.is_some() {
+                    // What it says by now is wrong; a later listing makes it from the index.
+                    Cutoffs::remove(there.root);
+                }
+                Ok(snapshot.with_index(Some(position)))
+            }
             Err(error) => {
                 self.unwritten(index, &error);
                 unkept.map_or(Ok(snapshot), Err)

@@ -48,8 +48,9 @@
 //! **Where it cannot be written** the session goes on, with a line in the log, if the index
 //! can that lies beside it: a user whose quota is full has to be able to delete. Without either
 //! a message that no list knows would be remembered by nothing, and where the index lies
-//! elsewhere, by one node alone; the login is refused. While the file is missing or damaged,
-//! each listing and each index that is loaded tries to have it made.
+//! elsewhere, by one node alone; the login is refused. What the file said before is taken away
+//! then, and while it is missing or damaged, each listing and each index that is loaded tries to
+//! have it made.
 //!
 //! **When the index is gone, or a part of it,** or when it does not know most of what the lists
 //! may have named, the file says what popcore would have to find to announce all as before:

@@ -787,6 +787,23 @@ fn a_lost_cutoff_is_made_anew_by_the_next_look_at_the_maildrop() {
 }
 
 #[test]
+fn a_cutoff_that_could_not_be_corrected_is_not_believed_later() {
+    let (_folder, path) = migrated();
+    list(&path, 1_600_000_000, &ROWS);
+    assert_eq!(told(&path), FORM);
+    // Whoever wrote that all of the list counts cannot write that it does no more.
+    fs::create_dir_all(path.join("popcore.cutoff.new/in the way")).expect("a folder");
+    deliver(&path, "6.new");
+    let all = [&FORM[..], &["6.new"]].concat();
+    assert_eq!(told(&path), all);
+    fs::remove_dir_all(path.join("popcore.cutoff.new")).expect("a folder");
+    assert_eq!(told(&path), all);
+    list(&path, 1_600_000_000, &[&ROWS[..], &[":6.new"]].concat());
+    forget(&path);
+    assert_eq!(told(&path), all);
+}
+
+#[test]
 fn a_source_that_is_new_to_the_configuration_has_its_cutoff_at_once() {
     let (_folder, path) = maildrop();
     settled(&path);
