@@ -39,14 +39,14 @@ struct Newcomer {
 
 /// Gives every new member of the roll a unique-id that nobody has in it or among those
 /// who are known `beside` it, none of `retired`, and that of a former message only if it is
-/// that one.
+/// that one. Tells whether one was made up: it follows from nothing but what is remembered.
 pub(super) fn announce(
     roll: &mut Roll,
     beside: Option<&Snapshot>,
     earlier: &Earlier,
     former: &[Message<'_>],
     retired: &[Digest],
-) {
+) -> bool {
     let newcomers: Vec<Newcomer> = roll
         .members()
         .enumerate()
@@ -58,7 +58,7 @@ pub(super) fn announce(
         })
         .collect();
     if newcomers.is_empty() {
-        return;
+        return false;
     }
     let mut taken = taken_by_others(roll, beside, &newcomers, earlier, former);
     let newcomers = bring_back(roll, newcomers, former, &mut taken);
@@ -89,8 +89,9 @@ pub(super) fn announce(
         }
     }
     if nameless.is_empty() {
-        return;
+        return false;
     }
+    let mut made_up = false;
     let others = announced(roll, beside);
     taken.extend(others.filter(|text| text.len() == 2 * size_of::<Digest>()));
     let retired: HashSet<&Digest> = retired.iter().collect();
@@ -103,7 +104,14 @@ pub(super) fn announce(
         let uidl = Packed::new(Form::Digest, &digest).expect("a digest");
         let rank = earlier.get(&newcomer.unique).and_then(|found| found.rank);
         roll.announce(newcomer.at, uidl, rank);
+        made_up |= !is_own(&newcomer.unique, &digest);
     }
+    made_up
+}
+
+/// Whether that is what a name gives which cannot be announced itself, whoever else is there.
+fn is_own(unique: &[u8], digest: &Digest) -> bool {
+    !uidl::is_announceable(unique) && self::digest(unique, 0) == *digest
 }
 
 /// Announces those that were restored as before, and takes what all former messages
@@ -159,8 +167,14 @@ fn taken_by_others(
         wanted.insert(&newcomer.unique);
         wanted.extend(earlier.get(&newcomer.unique).map(|found| &*found.text));
     }
+    taken.extend(
+        beside
+            .map(|known| known.announced_among(&wanted))
+            .into_iter()
+            .flatten(),
+    );
     let mut text = Vec::new();
-    for (unique, uidl) in those_announced(roll, beside) {
+    for (unique, uidl) in those_announced(roll, None) {
         text.clear();
         uidl.write(unique, &mut text);
         if wanted.contains(&*text) {
@@ -202,8 +216,7 @@ pub(super) fn retire(before: &Snapshot, now: &Roll) -> Vec<Digest> {
         .collect();
     let announced = before.messages().filter_map(|message| {
         let digest = message.uidl.digest()?;
-        let unique = message.unique();
-        let own = !uidl::is_announceable(unique) && self::digest(unique, 0) == digest;
+        let own = is_own(message.unique(), &digest);
         (!own && !there.contains(&digest)).then_some(digest)
     });
     announced.collect()

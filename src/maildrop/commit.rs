@@ -18,9 +18,9 @@ use rustix::fs::{AtFlags, StatxFlags, statx, unlinkat};
 use rustix::io::Errno;
 
 use super::aside::{self, Batch};
+use super::entries::Entries;
 use super::error::{CommitReport, FaultKind, OpenError};
 use super::listing::{Buffers, Folders, Root};
-use super::roll::Roll;
 use super::snapshot::{Folder, Snapshot};
 use super::survey::{Disk, Ground, Patience};
 use crate::limits;
@@ -174,20 +174,24 @@ fn pass(
 ) -> Result<bool, OpenError> {
     let look = patience.look(ground)?;
     ground.open()?;
-    let mut listed = Roll::default();
+    let mut listed = Entries::default();
     for folder in [Folder::New, Folder::Cur] {
         ground.list(folder, &mut listed)?;
     }
     let mut whole = look.holds(ground)?;
-    for member in listed.members() {
-        let Some(names) = wanted.get_mut(&member.inode) else {
+    for shown in listed.entries() {
+        let Some(names) = wanted.get_mut(&shown.inode) else {
             continue;
         };
-        let Some(at) = names.iter().position(|(name, _)| *name == member.unique) else {
+        let Some(at) = names
+            .iter()
+            .position(|(name, _)| *name == shown.name.unique())
+        else {
             continue;
         };
         whole = false;
-        match hand.unlink(ground.folders(), member.folder, member.name, member.inode) {
+        let name = shown.name.as_bytes();
+        match hand.unlink(ground.folders(), shown.folder, name, shown.inode) {
             Err(Errno::NOENT) => continue,
             result => report.note(names[at].1, result.map_err(FaultKind::of)),
         }
@@ -356,7 +360,7 @@ mod tests {
         for name in ["new/1.a", "new/2.b"] {
             fs::create_dir(root.join(name)).expect("a folder");
         }
-        let mut roll = Roll::default();
+        let mut roll = crate::maildrop::roll::Roll::default();
         let facts = Some(Facts {
             octets: 10,
             stored: 10,

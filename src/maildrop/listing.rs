@@ -14,10 +14,11 @@ use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlag
 use rustix::io::{self, Errno};
 
 use super::belongings;
+use super::entries::Entries;
 use super::error::{Attempt, Cause, OpenError};
 use super::message::Facts;
 use super::name::Name;
-use super::roll::{Measured, Roll};
+use super::roll::Measured;
 use super::snapshot::Folder;
 use super::stamps::Stamps;
 use crate::wire::OctetCounter;
@@ -189,20 +190,20 @@ impl Folders {
         }
     }
 
-    /// Adds to a roll what one of them holds, which leaves it unsorted.
+    /// Adds what one of them holds.
     pub(super) fn list(
         &self,
         folder: Folder,
         root: &Path,
         buffers: &mut Buffers,
-        roll: &mut Roll,
+        listed: &mut Entries,
     ) -> Result<(), OpenError> {
         let Some(fd) = self.fd(folder) else {
             return Ok(());
         };
-        list_into(roll, fd, folder, buffers)
+        list_into(listed, fd, folder, buffers)
             .map_err(|errno| OpenError::system(Attempt::List, &root.join(folder.name()), errno))?;
-        if roll.is_over_full() {
+        if listed.is_over_full() {
             return Err(OpenError::of(root, Cause::TooManyMessages));
         }
         Ok(())
@@ -231,7 +232,7 @@ impl Buffers {
 }
 
 fn list_into(
-    roll: &mut Roll,
+    listed: &mut Entries,
     fd: &OwnedFd,
     folder: Folder,
     buffers: &mut Buffers,
@@ -254,8 +255,8 @@ fn list_into(
             FileType::Unknown => is_regular(fd, entry.file_name())?,
             _ => false,
         };
-        if is_file && !roll.is_over_full() {
-            roll.add(name, folder, entry.ino(), None);
+        if is_file && !listed.is_over_full() {
+            listed.add(name, folder, entry.ino());
         }
     }
     Ok(())

@@ -12,12 +12,12 @@
 use std::cmp::Ordering;
 use std::mem;
 
+use super::entries::Entries;
 use super::message::{Facts, Message};
 use super::name::{self, Moment, Name};
 use super::retention::Day;
 use super::snapshot::{Folder, Snapshot};
 use super::uidl::{Form, Packed};
-use crate::limits;
 
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -74,18 +74,12 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    /// An empty one with room for as many messages as a snapshot has, of which what is not
-    /// used is never touched.
-    pub(super) fn with_room_of(snapshot: &Snapshot) -> Self {
-        Self {
-            names: Vec::with_capacity(snapshot.names_len()),
-            members: Vec::with_capacity(snapshot.len()),
-        }
-    }
-
     /// The roll that a snapshot remembers.
     pub(super) fn recall(snapshot: &Snapshot) -> Self {
-        let mut roll = Self::with_room_of(snapshot);
+        let mut roll = Self {
+            names: Vec::with_capacity(snapshot.names_len()),
+            members: Vec::with_capacity(snapshot.len()),
+        };
         for message in snapshot.messages() {
             roll.remember(&message);
         }
@@ -95,6 +89,18 @@ impl Roll {
             .is_sorted_by(|a, b| roll.compare(a, &roll, b).is_le())
         {
             roll.sort();
+        }
+        roll
+    }
+
+    /// The roll of a listing.
+    pub(super) fn of(listed: &Entries) -> Self {
+        let mut roll = Self {
+            names: Vec::with_capacity(listed.names_len()),
+            members: Vec::with_capacity(listed.len()),
+        };
+        for shown in listed.entries() {
+            roll.add(shown.name, shown.folder, shown.inode, None);
         }
         roll
     }
@@ -264,11 +270,6 @@ impl Roll {
 
     pub(super) fn len(&self) -> usize {
         self.members.len()
-    }
-
-    /// Whether more messages were added than a snapshot may hold.
-    pub(super) fn is_over_full(&self) -> bool {
-        self.members.len() > limits::MAILDROP_MESSAGES
     }
 
     /// Octets of all names together, those of struck members included.

@@ -31,6 +31,7 @@ use rustix::io::Errno;
 
 use super::announce::{self, Digest};
 use super::earlier::{Answer, Change, Earlier, Question, Sources};
+use super::entries::Entries;
 use super::error::{Attempt, Cause, OpenError};
 use super::index::{Contents, Index};
 use super::listing::{self, Buffers, Root};
@@ -152,12 +153,13 @@ pub(super) fn list(
     let mut retired = before.unwrap_or_default().to_vec();
     surveyed.roll.keep_measured();
     let (mut change, mut missed) = (None, 0);
+    let mut made_up = previous.is_some_and(|previous| previous.knowledge().made_up);
     if surveyed.roll.newcomers().next().is_some() {
         let since = previous.and_then(|previous| previous.knowledge().newest);
         let meanwhile = since.zip(surveyed.newest).and_then(between);
         let newcomers: Vec<&[u8]> = surveyed.roll.newcomers().collect();
         let answer = ask(root, sources, &newcomers, previous, gone)?;
-        introduce(
+        made_up |= introduce(
             &mut surveyed.roll,
             surveyed.beside,
             previous,
@@ -185,6 +187,7 @@ pub(super) fn list(
         newest: surveyed.newest,
         due: previous.and_then(|previous| previous.knowledge().due),
         retired: retired.into(),
+        made_up,
         ..Knowledge::none()
     };
     let snapshot = surveyed.snapshot(asked, root.path(), knowledge);
@@ -259,7 +262,8 @@ fn between((listed, now): (Time, Time)) -> Option<RangeInclusive<u64>> {
 /// Most mail that comes bears the time of its delivery in its name, and what was
 /// named after the last listing was announced by none. So the index is read for
 /// others alone, for those that are named after a time that is still to come, and for
-/// those that an earlier server is said to have announced.
+/// those that an earlier server is said to have announced. Tells whether a unique-id was
+/// made up.
 fn introduce(
     roll: &mut Roll,
     beside: Option<&Snapshot>,
@@ -268,7 +272,7 @@ fn introduce(
     retired: &[Digest],
     gone: &Gone<'_>,
     meanwhile: Option<&RangeInclusive<u64>>,
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     let is_fresh = |unique: &[u8]| is_named_in(meanwhile, unique) && earlier.get(unique).is_none();
     let octets = match gone {
         Gone::Unread(index) if !roll.newcomers().all(is_fresh) => index.octets()?,
@@ -280,11 +284,9 @@ fn introduce(
         Gone::Unread(_) => contents.gone(),
     };
     let names: HashSet<&[u8]> = roll.newcomers().collect();
-    let namesakes = previous.into_iter().flat_map(Snapshot::messages);
-    let namesakes = namesakes.filter(|message| names.contains(message.unique()));
+    let namesakes = previous.map_or_else(Vec::new, |previous| previous.named(&names));
     let former: Vec<Message<'_>> = remembered.iter().copied().chain(namesakes).collect();
-    announce::announce(roll, beside, earlier, &former, retired);
-    Ok(())
+    Ok(announce::announce(roll, beside, earlier, &former, retired))
 }
 
 /// Opens the file of a message that is not under its name any more: another
@@ -318,12 +320,12 @@ pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<Owne
             _ => patience.look(&mut disk)?,
         };
         disk.open()?;
-        let mut listed = Roll::default();
+        let mut listed = Entries::default();
         for folder in [Folder::New, Folder::Cur] {
             disk.list(folder, &mut listed)?;
         }
-        let mut members = listed.members();
-        let found = members.find(|m| m.inode == inode && m.unique == unique);
+        let mut entries = listed.entries();
+        let found = entries.find(|m| m.inode == inode && m.name.unique() == unique);
         let Some((fd, found)) = found.and_then(|m| Some((disk.folders().fd(m.folder)?, m))) else {
             if look.holds(&mut disk)? {
                 break;
@@ -331,13 +333,13 @@ pub fn locate(snapshot: &Snapshot, message: MessageNumber) -> Result<Option<Owne
             unseen += 1;
             continue;
         };
-        match listing::open_message(fd, found.name) {
+        match listing::open_message(fd, found.name.as_bytes()) {
             Ok(file) => return Ok(Some(file)),
             // Renamed once more. It is there, so it is looked for again.
             Err(Errno::NOENT) => unseen = 0,
             Err(errno) => {
                 let folder = root.path().join(found.folder.name());
-                let path = folder.join(OsStr::from_bytes(found.name));
+                let path = folder.join(OsStr::from_bytes(found.name.as_bytes()));
                 return Err(OpenError::system(Attempt::Open, &path, errno));
             }
         }

@@ -3,13 +3,16 @@
 //! Invariants: entries are in message order; no two UIDLs are equal; the total is
 //! the sum of all octets.
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::announce::{self, Digest};
+use super::census::{Census, Mark};
+use super::columns::Columns;
 use super::earlier::Earlier;
 use super::index::Position;
 use super::lock::LockPlace;
@@ -70,6 +73,8 @@ pub struct Snapshot {
     asked: Arc<Path>,
     root: Arc<Path>,
     table: Table,
+    /// Of new/ and of cur/, as soon as somebody asks.
+    censuses: OnceLock<[Census; 2]>,
     knowledge: Knowledge,
 }
 
@@ -86,6 +91,9 @@ pub(super) struct Knowledge {
     pub(super) due: Option<Day>,
     /// Digests that were announced and are not to be announced again.
     pub(super) retired: Box<[Digest]>,
+    /// The index, which may not be on the disk, is all that remembers how one of the
+    /// messages is announced.
+    pub(super) made_up: bool,
     /// What the index held when it was last read or written; `None` where it did
     /// not hold this.
     pub(super) index: Option<Position>,
@@ -108,6 +116,7 @@ impl Knowledge {
             newest: None,
             due: None,
             retired: Box::default(),
+            made_up: false,
             index: None,
             elsewhere: None,
             lock: LockPlace::default(),
@@ -269,6 +278,32 @@ impl Snapshot {
         self.table.beginning_shared_with(&other.table)
     }
 
+    /// Those that have one of these unique names.
+    pub(super) fn named(&self, names: &HashSet<&[u8]>) -> Vec<Message<'_>> {
+        self.table.named(names)
+    }
+
+    /// Of these unique-ids those that messages have.
+    pub(super) fn announced_among(&self, texts: &HashSet<&[u8]>) -> Vec<Vec<u8>> {
+        self.table.announced_among(texts)
+    }
+
+    /// Who is in one of the directories.
+    pub(super) fn census(&self, folder: Folder) -> Census {
+        self.censuses()[at(folder)]
+    }
+
+    fn censuses(&self) -> [Census; 2] {
+        *self.censuses.get_or_init(|| {
+            let mut censuses = [Census::default(); 2];
+            for message in self.messages() {
+                let mark = Mark::of(message.name, message.folder, message.inode);
+                censuses[at(message.folder)] += mark;
+            }
+            censuses
+        })
+    }
+
     /// Everything that is known of one.
     pub(super) fn message(&self, message: MessageNumber) -> Option<Message<'_>> {
         Some(self.table.message(self.index_of(message)?))
@@ -293,11 +328,11 @@ impl Snapshot {
             &[],
             &knowledge.retired,
         );
-        let mut table = Table::with_capacity(roll.len(), roll.names_len());
+        let mut columns = Columns::with_capacity(roll.len(), roll.names_len());
         for member in roll.in_order() {
-            table.push(&laid_out(member));
+            columns.push(&laid_out(member));
         }
-        Self::new(asked, root, knowledge, table)
+        Self::new(asked, root, knowledge, columns.into())
     }
 
     /// The same of what arrived beside the messages of `known`, all of which are there as
@@ -313,11 +348,18 @@ impl Snapshot {
         let (none, retired) = (Earlier::default(), &knowledge.retired);
         announce::announce(&mut roll, Some(known), &none, &[], retired);
         let arrived: Vec<Message<'_>> = roll.in_order().map(laid_out).collect();
-        Self::new(asked, root, knowledge, known.table.with(&arrived))
+        let extended = Self::new(asked, root, knowledge, known.table.with(&arrived));
+        let mut censuses = known.censuses();
+        for message in &arrived {
+            censuses[at(message.folder)] += Mark::of(message.name, message.folder, message.inode);
+        }
+        Self {
+            censuses: OnceLock::from(censuses),
+            ..extended
+        }
     }
 
-    pub(super) fn new(asked: &Path, root: &Path, knowledge: Knowledge, mut table: Table) -> Self {
-        table.trim();
+    pub(super) fn new(asked: &Path, root: &Path, knowledge: Knowledge, table: Table) -> Self {
         let shared: Arc<Path> = asked.into();
         Self {
             root: if asked == root {
@@ -327,6 +369,7 @@ impl Snapshot {
             },
             asked: shared,
             table,
+            censuses: OnceLock::new(),
             knowledge,
         }
     }
@@ -334,6 +377,7 @@ impl Snapshot {
     /// The same, after the index was written.
     pub(super) fn with_index(mut self, index: Option<Position>) -> Self {
         self.knowledge.index = index;
+        self.knowledge.made_up &= index.is_none();
         self
     }
 
@@ -357,6 +401,14 @@ impl Snapshot {
 
     fn index_of(&self, message: MessageNumber) -> Option<usize> {
         Some(message.index()).filter(|index| *index < self.len())
+    }
+}
+
+/// The place of a directory's census.
+fn at(folder: Folder) -> usize {
+    match folder {
+        Folder::New => 0,
+        Folder::Cur => 1,
     }
 }
 

@@ -40,6 +40,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::arrivals;
+use super::entries::Entries;
 use super::error::{Cause, OpenError};
 use super::listing::{self, Buffers, Folders, Root};
 use super::message::{Facts, Trust};
@@ -68,7 +69,7 @@ pub(super) trait Ground {
     /// Opens the directories that are there now, for [`list`](Self::list).
     fn open(&mut self) -> Result<(), OpenError>;
     /// Adds what one of them holds.
-    fn list(&mut self, folder: Folder, roll: &mut Roll) -> Result<(), OpenError>;
+    fn list(&mut self, folder: Folder, listed: &mut Entries) -> Result<(), OpenError>;
     /// Opens and reads one message, by a name that was listed, and counts its octets.
     fn measure(&mut self, folder: Folder, name: &[u8]) -> Result<Measured, OpenError>;
     /// The open directories.
@@ -112,9 +113,9 @@ impl Ground for Disk<'_> {
         Ok(())
     }
 
-    fn list(&mut self, folder: Folder, roll: &mut Roll) -> Result<(), OpenError> {
+    fn list(&mut self, folder: Folder, listed: &mut Entries) -> Result<(), OpenError> {
         let path = self.root.path();
-        self.folders.list(folder, path, &mut self.buffers, roll)
+        self.folders.list(folder, path, &mut self.buffers, listed)
     }
 
     fn measure(&mut self, folder: Folder, name: &[u8]) -> Result<Measured, OpenError> {
@@ -328,7 +329,7 @@ impl<'a, G: Ground> Survey<'a, G> {
         let look = self.patience.look(&mut self.ground)?;
         self.newest = look.stamps.newest();
         self.ground.open()?;
-        let mut listed = self.known.map(Roll::with_room_of).unwrap_or_default();
+        let mut listed = self.known.map(Entries::with_room_of).unwrap_or_default();
         let held = |folder| self.before.holds(folder, &look.stamps);
         // new/ first: what moves the usual way is then seen at least once.
         for folder in [Folder::New, Folder::Cur] {
@@ -352,6 +353,7 @@ impl<'a, G: Ground> Survey<'a, G> {
                 self.roll.mark_unchanged(folder, self.listings);
             }
         }
+        let mut listed = Roll::of(&listed);
         listed.mark_seen(self.listings);
         listed.sort();
         let (roll, new) = std::mem::take(&mut self.roll).lay_over(listed);

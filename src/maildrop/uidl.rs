@@ -40,6 +40,9 @@ const DIGEST: usize = 16;
 const PAIRS: [Form; 4] = [Form::Hex, Form::Courier, Form::Dot, Form::Dash];
 
 impl Form {
+    /// How many there are.
+    pub(super) const COUNT: usize = 7;
+
     pub(super) fn to_bits(self) -> u8 {
         match self {
             Self::Name => 0,
@@ -53,7 +56,7 @@ impl Form {
     }
 
     pub(super) fn from_bits(bits: u8) -> Option<Self> {
-        const FORMS: [Form; 7] = [
+        const FORMS: [Form; Form::COUNT] = [
             Form::Name,
             Form::Text,
             Form::Digest,

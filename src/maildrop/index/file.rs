@@ -13,7 +13,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, fstat, openat2, seek};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, fdatasync, fstat, fsync, openat2, seek,
+};
 use rustix::io::Errno;
 
 use super::super::belongings;
@@ -146,7 +148,7 @@ impl Index {
         gone: &[Message<'_>],
     ) -> io::Result<Position> {
         let Some((old, position)) = old else {
-            return self.replace(&super::whole(new, gone));
+            return self.replace_by(new, gone);
         };
         let records = super::changes(old, new);
         if records.is_empty() {
@@ -159,7 +161,12 @@ impl Index {
             return self.rewrite(old, new);
         }
         match self.append(position, &records)? {
-            Some(position) => Ok(position),
+            Some(position) => {
+                if new.knowledge().made_up {
+                    self.sync()?;
+                }
+                Ok(position)
+            }
             None => self.rewrite(old, new),
         }
     }
@@ -170,7 +177,27 @@ impl Index {
         let mut octets = self.octets().unwrap_or_default();
         octets.extend(super::changes(old, new));
         let contents = Contents::read(&octets);
-        self.replace(&super::whole(new, contents.gone()))
+        self.replace_by(new, contents.gone())
+    }
+
+    /// Puts an index of a whole maildrop in place of whatever is there.
+    fn replace_by(&self, new: &Snapshot, gone: &[Message<'_>]) -> io::Result<Position> {
+        let position = self.replace(&super::whole(new, gone))?;
+        if new.knowledge().made_up {
+            self.sync()?;
+        }
+        Ok(position)
+    }
+
+    /// Has what was written, and its name, on the disk.
+    fn sync(&self) -> io::Result<()> {
+        let open = |path: &Path, flags: OFlags| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
+            openat2(CWD, path, flags, Mode::empty(), self.resolve)
+        };
+        fdatasync(open(&self.path, OFlags::NOFOLLOW | OFlags::NONBLOCK)?)?;
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        Ok(fsync(open(folder, OFlags::DIRECTORY)?)?)
     }
 
     /// Has the index say what a session did, which began with that snapshot when the

@@ -22,6 +22,13 @@
 //! with the next write. A new index takes the old one's name only when all of it
 //! is on the disk. So there is no order of steps in which it could lie.
 //!
+//! **Power.** What is appended is not waited for to be on the disk, but for one thing. A
+//! machine that loses its power may lose an end of the index, which is then found torn or
+//! short of what the directories hold; who is missing there is new once more, and announced
+//! as before: by its file's name, or by an earlier server's list, which stays. A unique-id
+//! that was made up, because another message has or had what the name gives, follows from
+//! the index alone, and that is on the disk before it is announced.
+//!
 //! Rejected: a database (a process-wide cache and lock of its own, for a table
 //! that is read whole); one index for all maildrops (a maildrop that is moved or
 //! restored would leave its unique-ids behind); a memory map (a file that is cut
@@ -35,6 +42,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::announce::Digest;
+use super::columns::Columns;
 use super::message::{Message, Trust, compare};
 use super::retention::Day;
 use super::snapshot::{Folder, Snapshot};
@@ -246,7 +254,7 @@ type Key<'a> = (u64, &'a [u8]);
 /// The records of an index, while they are read.
 struct Replay<'a> {
     /// Those before the first state, in order if nobody wrote nonsense.
-    table: Table,
+    columns: Columns,
     /// What became of others since: `None` for those that are gone.
     changes: HashMap<Key<'a>, Option<Message<'a>>>,
     gone: Vec<Message<'a>>,
@@ -262,7 +270,7 @@ impl<'a> Replay<'a> {
     fn new(octets: usize) -> Self {
         Self {
             // So much that it never grows; what is not touched is not there.
-            table: Table::with_capacity(octets / format::LEAST_MESSAGE, octets),
+            columns: Columns::with_capacity(octets / format::LEAST_MESSAGE, octets),
             changes: HashMap::new(),
             gone: Vec::new(),
             retired: Vec::new(),
@@ -300,7 +308,7 @@ impl<'a> Replay<'a> {
                 let key = (message.inode, message.unique());
                 self.changes.insert(key, Some(message));
             }
-            Record::Message(message) => self.table.push(&message),
+            Record::Message(message) => self.columns.push(&message),
             Record::Removed { unique, inode } => {
                 self.changes.insert((inode, unique), None);
             }
@@ -319,11 +327,11 @@ impl<'a> Replay<'a> {
     }
 
     fn finish(mut self) -> Contents<'a> {
-        let mut table = std::mem::take(&mut self.table);
+        let mut columns = std::mem::take(&mut self.columns);
         if !self.changes.is_empty() {
-            table = changed(&table, &self.changes);
+            columns = changed(&columns, &self.changes);
         }
-        table.trim();
+        let table = Table::from(columns);
         let whole = self.state.is_none_or(|state| {
             state.messages as usize == table.len() && state.octets == table.total()
         });
@@ -339,8 +347,8 @@ impl<'a> Replay<'a> {
 }
 
 /// A table with what became of its messages, in order if the table is.
-fn changed(table: &Table, changes: &HashMap<Key<'_>, Option<Message<'_>>>) -> Table {
-    let mut made = Table::with_capacity(table.len() + changes.len(), table.names_len());
+fn changed(table: &Columns, changes: &HashMap<Key<'_>, Option<Message<'_>>>) -> Columns {
+    let mut made = Columns::with_capacity(table.len() + changes.len(), table.names_len());
     let stays = |message: &Message<'_>| !changes.contains_key(&(message.inode, message.unique()));
     let mut added: Vec<&Message<'_>> = changes.values().flatten().collect();
     added.sort_by(|a, b| compare(a, b));

@@ -42,16 +42,16 @@ impl Owned {
 fn snapshot(messages: &[Owned], retired: Vec<Digest>) -> Snapshot {
     let mut sorted = messages.to_vec();
     sorted.sort_by(|a, b| a.with(|a| b.with(|b| compare(a, b))));
-    let mut table = Table::default();
+    let mut columns = Columns::default();
     for message in &sorted {
-        message.with(|message| table.push(message));
+        message.with(|message| columns.push(message));
     }
     let knowledge = Knowledge {
         standing: Standing::Unsettled,
         retired: retired.into(),
         ..Knowledge::none()
     };
-    Snapshot::new(Path::new("/m"), Path::new("/m"), knowledge, table)
+    Snapshot::new(Path::new("/m"), Path::new("/m"), knowledge, columns.into())
 }
 
 fn same(contents: &Contents<'_>, snapshot: &Snapshot) {

@@ -158,7 +158,7 @@ fn a_hundred_thousand_messages_take_eight_mebibytes_at_most() {
 #[test]
 fn so_they_do_with_long_names_a_dovecots_ids_and_order_and_days_of_retrieval() {
     const MESSAGES: u32 = 100_000;
-    let (mut table, mut packed) = (Table::default(), Vec::new());
+    let (mut columns, mut packed) = (Columns::default(), Vec::new());
     for message in 0..MESSAGES {
         let name = format!(
             "17{message:08}.M{:06}P{:07}.mail001.a,S=12345,W=12678:2,S",
@@ -169,7 +169,7 @@ fn so_they_do_with_long_names_a_dovecots_ids_and_order_and_days_of_retrieval() {
         // Dovecot's `%08Xu%08Xv`.
         let uidl = format!("{message:08x}{:08x}", 0x5f3e_91a7_u32);
         let form = uidl::pack(uidl.as_bytes(), name.as_bytes(), &mut packed);
-        table.push(&Message {
+        columns.push(&Message {
             name: name.as_bytes(),
             folder: Folder::Cur,
             inode: (7 << 32) + u64::from(message),
@@ -186,7 +186,7 @@ fn so_they_do_with_long_names_a_dovecots_ids_and_order_and_days_of_retrieval() {
         });
     }
     let path = Path::new("/var/mail/example.org/ann");
-    let snapshot = Snapshot::new(path, path, Knowledge::none(), table);
+    let snapshot = Snapshot::new(path, path, Knowledge::none(), columns.into());
     assert!(snapshot.memory() <= 8 << 20, "{}", snapshot.memory());
 }
 
@@ -194,7 +194,7 @@ fn so_they_do_with_long_names_a_dovecots_ids_and_order_and_days_of_retrieval() {
 fn inodes_from_far_apart_and_sizes_of_all_sizes_come_out_as_they_went_in() {
     let numbers = [3, 1 << 40, (1 << 40) + 1, u64::MAX, 4, 200_000];
     for first in 0..numbers.len() {
-        let mut table = Table::default();
+        let mut columns = Columns::default();
         let mut order = numbers;
         order.rotate_left(first);
         let messages = order.map(|number| Message {
@@ -212,9 +212,9 @@ fn inodes_from_far_apart_and_sizes_of_all_sizes_come_out_as_they_went_in() {
             retrieved: None,
         });
         for message in &messages {
-            table.push(message);
+            columns.push(message);
         }
-        assert!(table.messages().eq(messages));
+        assert!(columns.messages().eq(messages));
     }
 }
 

@@ -117,10 +117,10 @@ impl<M: FnMut(&mut Kernel, Call)> Ground for Ticking<'_, M> {
         self.disk.open()
     }
 
-    fn list(&mut self, folder: Folder, roll: &mut Roll) -> Result<(), OpenError> {
+    fn list(&mut self, folder: Folder, listed: &mut Entries) -> Result<(), OpenError> {
         self.kernel.listed.get_or_insert(self.kernel.now);
         self.before(Call::List(folder));
-        self.disk.list(folder, roll)
+        self.disk.list(folder, listed)
     }
 
     fn measure(&mut self, folder: Folder, name: &[u8]) -> Result<Measured, OpenError> {
