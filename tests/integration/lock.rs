@@ -2,10 +2,12 @@
 
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
 use super::client::Client;
+use super::patience::until_true;
 use super::server::{Server, Site};
 
 fn server() -> Server {
@@ -34,6 +36,15 @@ fn a_second_session_is_refused_and_goes_on_before_login() {
     first.quit();
 }
 
+/// How long the first server has had the maildrop, by the words of the second.
+fn seconds_in_use(second: &Server) -> u64 {
+    let refused = second.connect().try_log_in("ann");
+    let since = refused.strip_prefix("-ERR [IN-USE] another session has the maildrop open for ");
+    let since = since.and_then(|rest| rest.strip_suffix(" seconds"));
+    let since = since.and_then(|seconds| seconds.parse().ok());
+    since.unwrap_or_else(|| panic!("{refused}"))
+}
+
 #[test]
 fn two_processes_exclude_each_other_and_one_that_is_killed_frees_at_once() {
     let mut first = server();
@@ -42,13 +53,25 @@ fn two_processes_exclude_each_other_and_one_that_is_killed_frees_at_once() {
     site.maildrop = mail.into_os_string().into_string().expect("ASCII").leak();
     let mut second = site.start();
     for round in 0..5 {
+        let began = SystemTime::now();
         let mut holder = first.log_in_once_free("ann");
+        let held = SystemTime::now();
         assert_eq!(holder.rows("LIST").len(), 2);
-        let refused = second.connect().try_log_in("ann");
-        let since =
-            refused.strip_prefix("-ERR [IN-USE] another session has the maildrop open for ");
-        let since = since.and_then(|rest| rest.strip_suffix(" seconds"));
-        assert!(since.is_some_and(|n| n.parse::<u64>().is_ok()), "{refused}");
+        // In the first round till it has been so for some time, and in each as long as it has
+        // been by then: a lock tells the second in which it was taken.
+        let least = if round == 0 { 2 } else { 0 };
+        until_true("a lock that is some seconds old", || {
+            let asked = SystemTime::now();
+            let told = seconds_in_use(&second);
+            let answered = SystemTime::now();
+            let since = |from: SystemTime, to: SystemTime| {
+                to.duration_since(from).unwrap_or_default().as_secs()
+            };
+            let whole = UNIX_EPOCH + Duration::from_secs(since(UNIX_EPOCH, began));
+            let plausible = since(held, asked)..=since(whole, answered);
+            assert!(plausible.contains(&told), "{told} of {plausible:?}");
+            told >= least
+        });
         first.signal(Signal::KILL);
         first.end();
         // Not once more, and not after a while.

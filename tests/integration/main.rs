@@ -32,6 +32,7 @@ mod octets;
 mod passwd;
 mod patience;
 mod process;
+mod progress;
 mod random;
 mod sasl;
 mod scrape;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::PASSWORD;
 use super::mailbox::message;
+use super::progress::{before_a_terminal, drawn};
 use super::server::{PROGRAM, Server, Site};
 
 const USERS: [&str; 4] = ["ann", "bob", "cleo", "dan"];
@@ -39,19 +40,23 @@ fn servers() -> (Server, Server) {
 }
 
 fn verify(servers: &(Server, Server), users: &[&str], more: &[&str]) -> Output {
+    command(servers, users, more).output().expect("it runs")
+}
+
+fn command(servers: &(Server, Server), users: &[&str], more: &[&str]) -> Command {
     let (earlier, now) = servers;
     let lines = users.iter().map(|user| format!("{user}:{PASSWORD}\n"));
     let list = now.site.path().join("verify");
     fs::write(&list, lines.collect::<String>()).expect("written");
-    Command::new(PROGRAM)
+    let mut command = Command::new(PROGRAM);
+    command
         .args(["migrate", "verify", "--content"])
         .args(["--against", &earlier.site.pop3().to_string()])
         .args(["--server", &now.site.pop3().to_string()])
         .arg("--users")
         .arg(list)
-        .args(more)
-        .output()
-        .expect("it runs")
+        .args(more);
+    command
 }
 
 /// What is said of those who are the same.
@@ -116,4 +121,21 @@ fn users_who_are_all_the_same_end_well() {
             assert_eq!(said, json!([same("dan"), same("ann")]));
         }
     }
+}
+
+#[test]
+fn a_bar_is_drawn_on_a_terminal_alone() {
+    let servers = servers();
+    let users = ["dan", "ann"];
+    let (output, shown) = before_a_terminal(&mut command(&servers, &users, &["--json"]));
+    assert_eq!(output.status.code(), Some(0), "{shown}");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(said, json!([same("dan"), same("ann")]));
+    let done = drawn(&shown, "of 2 mailboxes");
+    assert!(
+        !done.is_empty() && done.iter().all(|done| *done <= 2),
+        "{shown}"
+    );
+    let output = verify(&servers, &users, &["--json"]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
