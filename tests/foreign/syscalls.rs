@@ -4,12 +4,16 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::inotify;
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::client::Client;
@@ -55,7 +59,11 @@ fn call_in(line: &str) -> &str {
 /// All that the server asked of the kernel for files meanwhile.
 fn calls_of(site: &Site, work: impl FnOnce()) -> Vec<String> {
     let output = site.home().join("trace");
-    let mut tracer = trace(site, "%file,getdents64,fcntl,read,pread64", &output);
+    let mut tracer = trace(
+        site,
+        "%file,getdents64,fcntl,read,pread64,fsync,fdatasync",
+        &output,
+    );
     work();
     signal(&tracer, Signal::INT);
     tracer.wait().expect("a child");
@@ -102,6 +110,55 @@ fn await_attached(pid: u32, tracer: &mut Child) {
     }
 }
 
+/// What is opened in new/ and cur/, and which of these two is listed, whoever asks for it and
+/// how: the kernel tells of both where files are opened, and a ring's operation is none of
+/// the calls that strace sees.
+struct Openings {
+    told: OwnedFd,
+    /// Which watch is which directory's.
+    watches: Vec<(i32, &'static str)>,
+}
+
+impl Openings {
+    fn watch(mail: &Path) -> Self {
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        let told = inotify::init(flags).expect("inotify");
+        let events = inotify::WatchFlags::OPEN | inotify::WatchFlags::ACCESS;
+        let watches = ["new", "cur"].map(|part| {
+            let watch = inotify::add_watch(&told, mail.join(part), events);
+            (watch.expect("a folder"), part)
+        });
+        Self {
+            told,
+            watches: watches.into(),
+        }
+    }
+
+    /// All since the last look. Reads of messages are left out: each was opened before.
+    fn seen(&mut self) -> Vec<String> {
+        let mut buffer = [MaybeUninit::uninit(); 1 << 12];
+        let mut reader = inotify::Reader::new(&self.told, &mut buffer);
+        let mut seen = Vec::new();
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(Errno::AGAIN) => return seen,
+                Err(error) => panic!("{error}"),
+            };
+            assert!(!event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW));
+            let part = self.watches.iter().find(|(watch, _)| *watch == event.wd());
+            let (_, part) = part.expect("one of the two");
+            let opened = event.events().contains(inotify::ReadFlags::OPEN);
+            match event.file_name() {
+                Some(name) if opened => seen.push(format!("open {}", name.to_string_lossy())),
+                Some(_) => {}
+                None if opened => seen.push(format!("open {part}")),
+                None => seen.push(format!("list {part}")),
+            }
+        }
+    }
+}
+
 fn fill(folder: &Path, messages: usize) {
     let mail = maildir(folder);
     for number in 0..messages {
@@ -132,6 +189,7 @@ fn an_unchanged_maildrop_of_any_size_costs_a_lock_and_two_stamps() {
     for messages in [10, 1_000, 100_000] {
         let site = Site::start_after(&[], "", |folder| fill(folder, messages));
         settle(&site, messages);
+        let mut openings = Openings::watch(&maildir(site.folder()));
         let batches: Vec<Vec<String>> = (0..BATCHES).map(|_| traced(&site, messages)).collect();
         for calls in &batches {
             for never in ["getdents64(", "M1P1.host", "popcore.index"] {
@@ -152,6 +210,12 @@ fn an_unchanged_maildrop_of_any_size_costs_a_lock_and_two_stamps() {
         assert_eq!(count("/cur\""), POLLS, "{calls:#?}");
         // Each of these and nothing else: as many whatever the number of messages is.
         assert_eq!(calls.len(), 6 * POLLS, "{calls:#?}");
+        // Nor did the ring open anything, whose operations are no calls.
+        assert_eq!(openings.seen(), Vec::<String>::new());
+        let mut client = Client::login(site.port(Protection::Clear), USER, PASSWORD);
+        assert_eq!(client.message(1), b"x\r\n");
+        client.quit();
+        assert_eq!(openings.seen(), ["open 1700000000.M1P1.host"]);
         site.stop();
     }
 }
@@ -247,6 +311,7 @@ fn a_new_message_costs_what_is_new_however_many_there_are() {
         let made = mail.join("tmp").join(&name);
         fs::write(&made, "x\n").expect("own folder");
         fs::rename(&made, mail.join("new").join(&name)).expect("own folder");
+        let mut openings = Openings::watch(&mail);
         let calls = calls_of(&site, || poll(&site, old + NEW + 1));
         let count = |part: &str| {
             let found = calls.iter().filter(|line| call_in(line).contains(part));
@@ -256,6 +321,12 @@ fn a_new_message_costs_what_is_new_however_many_there_are() {
         // eight entries with those for itself and what is above.
         assert_eq!(count("\"170"), 0, "{calls:#?}");
         assert_eq!(count(&format!("\"{name}\"")), 1, "{calls:#?}");
+        let opened = openings.seen();
+        let ours = |one: &&String| !one.ends_with(" new") && !one.ends_with(" cur");
+        let files: Vec<&String> = opened.iter().filter(ours).collect();
+        assert_eq!(files, [&format!("open {name}")]);
+        let listed = |what: &str| opened.iter().any(|one| one == what);
+        assert!(listed("list new") && !listed("list cur"), "{opened:?}");
         let listed = calls
             .iter()
             .filter(|line| call_in(line).starts_with("getdents64("));
@@ -280,6 +351,34 @@ fn a_new_message_costs_what_is_new_however_many_there_are() {
     // each of the others would be ten thousand.
     let more = costs[1].abs_diff(costs[0]);
     assert!(more <= 16, "{costs:?} calls");
+}
+
+/// What a power loss may take from the index follows from the names of files and from lists
+/// that stay, but for a unique-id that had to be made up.
+#[test]
+fn what_the_index_alone_remembers_is_on_the_disk_before_it_is_announced() {
+    let site = Site::start_after(&[], "", |folder| fill(folder, 3));
+    settle(&site, 3);
+    let mail = maildir(site.folder());
+    let mut synced = Vec::new();
+    for (messages, file) in [
+        (4, "new/1700000009.M1P1.host"),
+        (5, "cur/1700000009.M1P1.host:2,S"),
+    ] {
+        fs::write(mail.join(file), "x\n").expect("own folder");
+        let calls = calls_of(&site, || poll(&site, messages));
+        let count = |part| {
+            calls
+                .iter()
+                .filter(|line| call_in(line).starts_with(part))
+                .count()
+        };
+        synced.push((count("fdatasync("), count("fsync(")));
+        settle(&site, messages);
+    }
+    // Two files of one name: one of them is announced by what is no name.
+    assert_eq!(synced, [(0, 0), (1, 1)]);
+    site.stop();
 }
 
 /// The name that an MTA gives a message now, once a second has passed since the Maildir
