@@ -6,13 +6,15 @@
 //! seldom does, and where the listing waits for a tick of the clock to end.
 //!
 //! Behind these the bounds are held, end to end where a client waits: the first login
-//! beside the reading of all files, in turns; with a server of one shard that is started
+//! beside the reading of all files, and one after a delivery beside the bare listing of its
+//! directory, in turns; with a server of one shard that is started
 //! again and again, PASS and STAT of the first session and of the second, and what a
 //! listing of all unique-ids costs the shard.
 //!
 //! `cargo bench --bench index -- --test` runs each once, with fewer messages behind the
 //! socket and without the bounds; every answer is asserted.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group};
 use popcore::maildrop::{Location, Maildrops, Opened, Standing, locate};
 use popcore::proto::MessageNumber;
+use rustix::fs::RawDir;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
@@ -38,6 +41,8 @@ const SETTLED: Duration = Duration::from_millis(120);
 
 /// A first login takes at most so many times what reading all files takes.
 const COLD: f64 = 3.0;
+/// A login after one delivery takes at most so many times what listing its directory takes.
+const DELIVERED: f64 = 1.3;
 /// PASS and STAT of the first session after a restart, with 100,000 messages.
 const RESTARTED: Duration = Duration::from_millis(15);
 /// The same with the snapshot in memory.
@@ -187,29 +192,27 @@ fn delivery(
     at: &Location,
 ) {
     let before = maildrops.open(at).expect("it opens").snapshot.len();
+    let there = Cell::new(before);
     let now = || UNIX_EPOCH.elapsed().expect("it is later").as_secs();
-    let mut name = at.path.join("new/0.none");
     for (what, age) in [("", SETTLED), (" just now", Duration::ZERO)] {
         let what = format!("login after one delivery into new/{what}");
         group.bench_function(what, |bencher| {
             bencher.iter_batched(
                 || {
-                    // Removed and noticed, so that it is new again.
-                    let _ = fs::remove_file(&name);
-                    thread::sleep(SETTLED);
-                    assert_eq!(maildrops.open(at).expect("it opens").snapshot.len(), before);
                     // Named like mail that came since, not in the same second.
+                    thread::sleep(SETTLED);
                     let listed = now();
                     while now() == listed {
                         thread::sleep(SETTLED);
                     }
-                    name = at.path.join(format!("new/{}.new", now()));
+                    let name = at.path.join(format!("new/{}.new", now()));
                     fs::write(&name, "x\n").expect("a message");
+                    there.set(there.get() + 1);
                     thread::sleep(age);
                 },
                 |()| {
                     let opened = maildrops.open(at).expect("it opens");
-                    assert_eq!(opened.snapshot.len(), before + 1);
+                    assert_eq!(opened.snapshot.len(), there.get());
                     opened
                 },
                 BatchSize::PerIteration,
@@ -304,6 +307,61 @@ fn hold_first_login(test: bool) {
     let ratio = login.as_secs_f64() / reading.as_secs_f64();
     println!("first login {login:?}, reading {reading:?}: {ratio:.2} times, {COLD} allowed");
     assert!(test || ratio <= COLD, "{ratio}");
+}
+
+/// A login after one delivery and the bare listing of the directory that it came into, in
+/// turns. The first login of a process has to go through all that is known once, and is not
+/// among them.
+fn hold_delivery(test: bool) {
+    let (messages, rounds) = if test { (2_000, 1) } else { (100_000, 9) };
+    let folder = maildir(messages, "x\n");
+    let at = Location::beside(folder.path());
+    let (maildrops, opened) = settle(&at);
+    drop(opened);
+    let new = folder.path().join("new");
+    let (mut listings, mut logins, mut buffer) =
+        (Vec::new(), Vec::new(), Vec::with_capacity(256 << 10));
+    for round in 0..=rounds {
+        let second = || UNIX_EPOCH.elapsed().expect("it is later").as_secs();
+        let last = second();
+        while second() == last {
+            thread::sleep(SETTLED);
+        }
+        fs::write(new.join(format!("{}.new", second())), "x\n").expect("a message");
+        thread::sleep(SETTLED);
+        let begun = Instant::now();
+        let listed = entries(&new, &mut buffer);
+        let listing = begun.elapsed();
+        assert_eq!(listed, messages / 2 + round + 1);
+        let begun = Instant::now();
+        let opened = maildrops.open(&at).expect("it opens");
+        let login = begun.elapsed();
+        assert_eq!(opened.snapshot.len(), messages + round + 1);
+        if round > 0 {
+            listings.push(listing);
+            logins.push(login);
+        } else {
+            println!("first login after a delivery {login:?}, listing {listing:?}");
+        }
+    }
+    let (listing, login) = (median(listings), median(logins));
+    let ratio = login.as_secs_f64() / listing.as_secs_f64();
+    println!(
+        "login after a delivery {login:?}, listing {listing:?}: {ratio:.2} times, {DELIVERED} allowed"
+    );
+    assert!(test || ratio <= DELIVERED, "{ratio}");
+}
+
+/// How many files a directory shows, read as a listing reads it.
+fn entries(folder: &Path, buffer: &mut Vec<u8>) -> usize {
+    let folder = fs::File::open(folder).expect("a folder");
+    let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
+    let mut files = 0;
+    while let Some(entry) = entries.next() {
+        let entry = entry.expect("an entry");
+        files += usize::from(!entry.file_name().to_bytes().starts_with(b"."));
+    }
+    files
 }
 
 /// A server with one shard on CPU 0, where its other threads are as well.
@@ -481,6 +539,7 @@ fn main() {
     if arguments.iter().all(|argument| argument.starts_with("--")) {
         let test = arguments.iter().any(|argument| argument == "--test");
         hold_first_login(test);
+        hold_delivery(test);
         hold_restarts(test);
     }
 }
