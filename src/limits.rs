@@ -7,10 +7,11 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// Longest command line in octets, its CRLF included (RFC 2449, section 4).
+/// Longest command line in octets, its CRLF included (RFC 2449, section 4), but for AUTH.
 pub const COMMAND_LINE: usize = 255;
 
-/// Longest response of a SASL exchange in octets, base64 with its CRLF: a token of
+/// Longest response of a SASL exchange in octets, base64 with its CRLF, and longest line of
+/// AUTH, which may have the first in it: a token of
 /// 16 KiB with what stands around it. Such lines come before any login, so that more
 /// is memory for anybody who asks.
 pub const SASL_LINE: usize = 24 * 1024;
@@ -310,11 +311,14 @@ pub const SQLITE_BUSY: Duration = Duration::from_secs(1);
 /// those of users who do not exist: enough that their costs are spread as the users' are.
 pub const DECOYS: usize = 64;
 
-/// Good logins that are remembered. The half of them that came last is there in any case,
-/// so that a million users who poll by turns are, with room for what the parts of the table
-/// differ by. An entry is some 330 octets with its name and paths, which are taken as users
-/// come.
+/// Names whose good logins are remembered. The half of them that came last is there in any
+/// case, so that a million users who poll by turns are, with room for what the parts of the
+/// table differ by. An entry is some 350 octets with its name and paths, which are taken as
+/// users come.
 pub const AUTH_CACHE: usize = 10 << 18;
+
+/// Good logins of one name that are remembered: the tokens or passwords of so many clients.
+pub const AUTH_CACHE_OF_A_NAME: usize = 4;
 
 /// Bad logins that are remembered for a moment: those of clients with an old password.
 /// An entry is about 80 octets.
@@ -335,11 +339,25 @@ pub const THROTTLED: usize = 64 * 1024;
 /// Failed logins that an address has for nothing, since many users can be behind it.
 pub const FREE_FAILURES: u32 = 4;
 
+/// Guesses of an address that may be under way at a time if somebody has logged in from it
+/// of late: those of a NAT whose users all come at once, each for the tens of milliseconds
+/// that a directory or a hash takes. An account of one's own buys that many guesses, and
+/// then as many minutes of the longest waits.
+pub const GUESSES_OF_KNOWN_ADDRESS: u32 = 32;
+
+/// The same of a user who has logged in from the same address of late: clients that open
+/// two connections at once, and one that has left an exchange open.
+pub const GUESSES_OF_KNOWN_USER: u32 = 3;
+
+/// Logins that wait until others of the same address, or of the same user in a network,
+/// have come out: all the users of a large NAT.
+pub const GUESSES_IN_LINE: usize = 1024;
+
 /// The time in which one failed login of an address, or of a user in a network, is
 /// forgotten.
 pub const FAILURE_FORGOTTEN: Duration = Duration::from_mins(1);
 
-/// How long an address is known for a login: a few polls of any client.
+/// How long an address, and a user there, is known for a login: a few polls of any client.
 pub const ADDRESS_KNOWN: Duration = Duration::from_hours(1);
 
 /// How long after a session its user may come back within the delay between logins, to
@@ -349,8 +367,9 @@ pub const LOGIN_DELAY_RETURN: Duration = Duration::from_secs(30);
 /// Largest file of networks in octets: a million of them.
 pub const NETWORK_LIST: u64 = 32 << 20;
 
-/// Addresses that are remembered because somebody logged in from there: 1.5 MiB.
-pub const KNOWN_ADDRESSES: usize = 64 * 1024;
+/// Addresses that are remembered because somebody logged in from there, and users there:
+/// 6 MiB.
+pub const KNOWN_ADDRESSES: usize = 256 * 1024;
 
 /// Users of whom it is remembered when they came: 16 MiB. It is touched only where
 /// `limits.login_delay` or `limits.poll_interval` is set.

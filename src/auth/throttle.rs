@@ -9,13 +9,22 @@
 //! A wait alone would hold up nobody who opens a thousand connections at once. So each
 //! attempt takes the next free time for its address and for its user: attempts are let
 //! through one by one, a wait apart, and one that would wait longer than
-//! [`Delays::longest`] is turned away at once.
+//! [`Delays::longest`] is turned away at once. Nor does it hold up whoever has not failed
+//! yet, and so guesses under way count as if they had failed: beyond what an address may
+//! fail for nothing, and beyond one of a user, the next waits in line until one of them
+//! has come out. A good one makes room at once, a bad one is a failure, and one that comes
+//! to nothing (the client has left, a directory is down) has never been.
 //!
 //! Who is innocent hardly notices. A login that is known to be good is not asked here;
 //! nor does a bad one count twice, as of a client that has an old password. An address
 //! may fail
 //! [`FREE_FAILURES`] times before it waits, since many users can be behind it, and a
-//! failure is forgotten each [`FAILURE_FORGOTTEN`]. A good login frees its user in that network,
+//! failure is forgotten each [`FAILURE_FORGOTTEN`]. An address from which somebody has
+//! logged in of late may have [`GUESSES_OF_KNOWN_ADDRESS`] under way: after a restart, all
+//! the users behind a NAT come within seconds. Who has logged in from that address of late
+//! waits for the own failures alone, as long as there are none: what cannot be known
+//! beforehand, as by SCRAM, must not wait at each poll for what neighbours do. A good login
+//! frees its user in that network,
 //! and not the address: an account of one's own would buy guesses.
 //!
 //! Names count without regard to the case of their letters: where the directory knows no
@@ -26,11 +35,19 @@
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::sieve::{Keep, Moment, Sieve};
 use super::{Prefixes, UserName};
-use crate::limits::{self, FAILURE_FORGOTTEN, FREE_FAILURES};
+use crate::limits::{
+    self, FAILURE_FORGOTTEN, FREE_FAILURES, GUESSES_OF_KNOWN_ADDRESS, GUESSES_OF_KNOWN_USER,
+};
+
+mod lines;
+
+pub use self::lines::Waiting;
+use self::lines::{Lines, Place};
 
 /// What the operator says of delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +62,21 @@ pub struct Delays {
     pub network: Prefixes,
 }
 
-/// Who failed, and when the next attempt may be.
+/// Who failed, when the next attempt may be, and what is under way.
 #[derive(Debug)]
-pub struct Throttle(Sieve<Record>);
+pub struct Throttle {
+    records: Sieve<Record>,
+    lines: Arc<Lines>,
+}
+
+/// Who has logged in of late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Somebody, from this address.
+    pub address: bool,
+    /// This user, from this address.
+    pub user: bool,
+}
 
 /// A login as it counts here.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +86,33 @@ pub struct Attempt<'a> {
     pub user: &'a UserName,
     /// The client's address.
     pub from: IpAddr,
+    /// What is known of both.
+    pub standing: Standing,
+}
+
+/// What an attempt is told.
+#[derive(Debug)]
+pub enum Turn {
+    /// Its password may be looked at now.
+    Granted(Guess),
+    /// It is to ask again after this time, which is its own, whether it comes or not.
+    After(Duration, Times),
+    /// It is to ask again once this is ready.
+    InLine(Waiting, Times),
+}
+
+/// For which of its keys an attempt has had a time of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    user: bool,
+    address: bool,
+}
+
+/// An attempt under way. Dropped, it has come to nothing.
+#[derive(Debug, Default)]
+pub struct Guess {
+    _user: Option<Place>,
+    _address: Option<Place>,
 }
 
 /// Too many attempts wait already.
@@ -72,13 +128,14 @@ struct Record {
     next: Moment,
 }
 
-#[derive(Hash)]
+#[derive(Clone, Copy, Hash)]
 enum Key<'a> {
     Address(IpAddr),
     User(Folded<'a>, IpAddr),
 }
 
 /// A name without regard to the case of its letters.
+#[derive(Clone, Copy)]
 struct Folded<'a>(&'a UserName);
 
 impl Hash for Folded<'_> {
@@ -125,61 +182,141 @@ impl Key<'_> {
             Self::User(..) => failures,
         }
     }
+
+    fn had_time(self, times: Times) -> bool {
+        match self {
+            Self::Address(_) => times.address,
+            Self::User(..) => times.user,
+        }
+    }
+
+    fn takes_time(self, times: &mut Times) {
+        match self {
+            Self::Address(_) => times.address = true,
+            Self::User(..) => times.user = true,
+        }
+    }
+
+    /// Failures and guesses under way beside which there may be one more.
+    fn most(&self, standing: Standing) -> u32 {
+        match self {
+            Self::Address(_) if standing.address => GUESSES_OF_KNOWN_ADDRESS - 1,
+            Self::Address(_) => FREE_FAILURES,
+            Self::User(..) if standing.user => GUESSES_OF_KNOWN_USER - 1,
+            Self::User(..) => 0,
+        }
+    }
 }
 
 impl Attempt<'_> {
-    fn keys(&self, delays: &Delays) -> [Key<'_>; 2] {
-        [
-            Key::Address(delays.address.of(self.from)),
-            Key::User(Folded(self.user), delays.network.of(self.from)),
-        ]
+    fn user(&self, delays: &Delays) -> Key<'_> {
+        Key::User(Folded(self.user), delays.network.of(self.from))
+    }
+
+    fn address(&self, delays: &Delays) -> Key<'_> {
+        Key::Address(delays.address.of(self.from))
     }
 }
 
 impl Throttle {
     /// Nobody has failed.
     pub fn new(now: Instant) -> Self {
-        Self(Sieve::new(limits::THROTTLED, now))
+        Self {
+            records: Sieve::new(limits::THROTTLED, now),
+            lines: Arc::new(Lines::new()),
+        }
     }
 
-    /// How long an attempt has to wait before its password is looked at. It has its
-    /// time then, whether it comes or not.
-    pub fn wait(
+    /// Whether an attempt may have its password looked at, or when it may ask again. It
+    /// begins without times, and brings those that it was told.
+    pub fn ask(
         &self,
-        attempt: Attempt<'_>,
+        attempt: &Attempt<'_>,
+        mut times: Times,
+        delays: &Delays,
+        now: Instant,
+    ) -> Result<Turn, TooMany> {
+        if delays.first.is_zero() {
+            return Ok(Turn::Granted(Guess::default()));
+        }
+        let user = attempt.user(delays);
+        let is_trusted = attempt.standing.user && self.failures(&user, now) == 0;
+        let address = (!is_trusted).then(|| attempt.address(delays));
+        let keys = [Some(user), address];
+        let wait = self.take_times(keys, &mut times, delays, now)?;
+        if !wait.is_zero() {
+            return Ok(Turn::After(wait, times));
+        }
+        let [mut of_user, mut of_address] = [None, None];
+        for (key, place) in keys.iter().zip([&mut of_user, &mut of_address]) {
+            let Some(key) = key else {
+                continue;
+            };
+            let entered = self.lines.enter(key, |under_way| {
+                let failures = self.failures(key, now);
+                let counted = failures.saturating_add(under_way);
+                key.had_time(times) || counted <= key.most(attempt.standing)
+            });
+            match entered? {
+                Ok(entered) => *place = Some(entered),
+                Err(waiting) => return Ok(Turn::InLine(waiting, times)),
+            }
+        }
+        Ok(Turn::Granted(Guess {
+            _user: of_user,
+            _address: of_address,
+        }))
+    }
+
+    fn failures(&self, key: &Key<'_>, now: Instant) -> u32 {
+        let left = |record: &mut Record, now: Moment| record.left(now);
+        let left = self.records.change_if_kept(key, now, left);
+        left.unwrap_or_default()
+    }
+
+    /// Takes the next free time of each key that has failed too often, and says how long
+    /// it is to the last of them. What has had a time of that key needs no other.
+    fn take_times(
+        &self,
+        keys: [Option<Key<'_>>; 2],
+        times: &mut Times,
         delays: &Delays,
         now: Instant,
     ) -> Result<Duration, TooMany> {
-        if delays.first.is_zero() {
-            return Ok(Duration::ZERO);
-        }
-        let keys = attempt.keys(delays);
-        let waits = keys.each_ref().map(|key| {
-            let waits = |record: &mut Record, now: Moment| record.next.since(now);
-            self.0.change_if_kept(key, now, waits).unwrap_or_default()
-        });
-        let wait = waits.into_iter().max().unwrap_or_default();
+        let before = *times;
+        let keys = keys.iter().flatten();
+        let keys = keys.filter(|key| !key.had_time(before));
+        let wait = |key| {
+            let wait = |record: &mut Record, now: Moment| record.next.since(now);
+            let wait = self.records.change_if_kept(key, now, wait);
+            wait.unwrap_or_default()
+        };
+        let wait = keys.clone().map(wait).max().unwrap_or_default();
         if wait > delays.longest {
             return Err(TooMany);
         }
-        for key in &keys {
-            self.0.change_if_kept(key, now, |record, now| {
+        for key in keys {
+            let takes = self.records.change_if_kept(key, now, |record, now| {
                 let between = delays.between(key.counted(record.left(now)));
                 if !between.is_zero() {
                     record.next = record.next.max(now.after(wait).after(between));
                 }
+                !between.is_zero()
             });
+            if takes.unwrap_or_default() {
+                key.takes_time(times);
+            }
         }
         Ok(wait)
     }
 
     /// The password was wrong.
-    pub fn failed(&self, attempt: Attempt<'_>, delays: &Delays, now: Instant) {
+    pub fn failed(&self, guess: Guess, attempt: &Attempt<'_>, delays: &Delays, now: Instant) {
         if delays.first.is_zero() {
             return;
         }
-        for key in attempt.keys(delays) {
-            self.0.change(&key, now, |record, now| {
+        for key in [attempt.user(delays), attempt.address(delays)] {
+            self.records.change(&key, now, |record, now| {
                 record.failures = record.left(now).saturating_add(1);
                 record.last = now;
                 let between = delays.between(key.counted(record.failures));
@@ -188,12 +325,18 @@ impl Throttle {
                 }
             });
         }
+        // Whoever waits for its outcome finds it in the records.
+        drop(guess);
     }
 
     /// The password was right.
-    pub fn succeeded(&self, attempt: Attempt<'_>, delays: &Delays) {
-        let [_, user] = attempt.keys(delays);
-        self.0.forget(&user);
+    pub fn succeeded(&self, guess: Guess, attempt: &Attempt<'_>, delays: &Delays) {
+        self.records.forget(&attempt.user(delays));
+        drop(guess);
+        if !attempt.standing.address {
+            // From now on more of them may be under way.
+            self.lines.wake_all(&attempt.address(delays));
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -170,6 +170,26 @@ impl Link {
             Signal::Deadline => Ok(()),
             Signal::Shutdown => Err(Broken::Shutdown),
         }
+    }
+
+    /// The same until something in another thread is ready. False: the deadline came first.
+    pub(super) async fn pause_unless(
+        &mut self,
+        until: Instant,
+        ready: impl Future,
+    ) -> Result<bool, Broken> {
+        self.alarm.set(until);
+        let mut ready = pin!(self.context.ring.abroad(ready));
+        poll_fn(|context| {
+            if ready.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(true));
+            }
+            self.alarm.poll_signal(context).map(|signal| match signal {
+                Signal::Deadline => Ok(false),
+                Signal::Shutdown => Err(Broken::Shutdown),
+            })
+        })
+        .await
     }
 
     /// Sends all of `clear`; the buffer comes back empty, or goes with the

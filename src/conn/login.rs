@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::auth::throttle::{Attempt, TooMany};
+use crate::auth::throttle::{Attempt, Guess, Times, TooMany, Turn};
 use crate::auth::{
     Account, Candidate, Credentials, Identity, Proved, Refusal, ScramAnswer, ScramQuestion,
     UserLimits, UserName,
@@ -27,13 +27,15 @@ pub(super) struct Seats {
     _address: Option<Seat>,
     /// Its login, from the attempt on.
     user: Vec<Seat>,
+    /// An exchange of SCRAM, from its first message to its proof.
+    guess: Option<Guess>,
 }
 
 impl Seats {
     pub(super) fn of_address(seat: Seat) -> Self {
         Self {
             _address: Some(seat),
-            user: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -53,9 +55,9 @@ impl Connection {
         } else {
             let is_guess = candidate.is_guess();
             match self.wait_turn(&identity, is_guess, &rules).await? {
-                Ok(()) => {
+                Ok(guess) => {
                     let verdict = self.ask(candidate).await;
-                    self.book(&identity.user, is_guess, &verdict, &rules);
+                    self.book(&identity.user, guess, &verdict, &rules);
                     verdict
                 }
                 Err(refusal) => Err(refusal),
@@ -70,12 +72,18 @@ impl Connection {
         let identity = question.identity.clone();
         let rules = self.context.rules.get();
         let turn = if rules.exempts(self.report.at.remote) {
-            Ok(())
+            Ok(None)
         } else {
             self.wait_turn(&identity, true, &rules).await?
         };
         let found = match turn {
-            Ok(()) => self.ask_keys(question).await,
+            Ok(guess) => {
+                let found = self.ask_keys(question).await;
+                if found.is_ok() && guess.is_some() {
+                    self.seats.get_or_insert_default().guess = guess;
+                }
+                found
+            }
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = &found {
@@ -94,7 +102,9 @@ impl Connection {
         let verdict = verdict.map(|proved| broker.remember(proved));
         let rules = self.context.rules.get();
         if !rules.exempts(self.report.at.remote) {
-            self.book(&identity.user, true, &verdict, &rules);
+            let guess = self.seats.as_mut().and_then(|seats| seats.guess.take());
+            let guess = Some(guess.unwrap_or_default());
+            self.book(&identity.user, guess, &verdict, &rules);
         }
         self.tell(identity, verdict)
     }
@@ -115,56 +125,101 @@ impl Connection {
         identity: &Identity,
         is_guess: bool,
         rules: &Rules,
-    ) -> Result<Result<(), Refusal>, Broken> {
+    ) -> Result<Result<Option<Guess>, Refusal>, Broken> {
         let services = Arc::clone(&self.context.services);
         let from = self.report.at.remote;
-        let (user, owner) = (&identity.user, identity.owner());
-        let attempt = Attempt { user, from };
+        let owner = identity.owner();
         let Ok(seat) = services.admission.attempt(owner, from, &rules.sessions) else {
             self.context.counters.limit(Limit::UserAndAddress);
             return Ok(Err(Refusal::Crowded));
         };
         self.sit(seat);
-        if is_guess {
-            let now = Instant::now();
-            match services.throttle.wait(attempt, &rules.delays, now) {
-                Ok(wait) if wait.is_zero() => {}
-                Ok(wait) => {
-                    self.context.counters.limit(Limit::FailureDelay);
-                    self.flush().await?;
-                    self.link.pause(now + wait).await?;
-                }
-                Err(TooMany) => {
-                    self.context.counters.limit(Limit::Failures);
-                    return Ok(Err(Refusal::Throttled));
-                }
-            }
+        if !is_guess {
+            return Ok(Ok(None));
         }
-        Ok(Ok(()))
+        let guess = self.wait_for_guess(&identity.user, rules).await?;
+        let counters = &self.context.counters;
+        Ok(guess.map(Some).map_err(|TooMany| {
+            counters.limit(Limit::Failures);
+            Refusal::Throttled
+        }))
+    }
+
+    async fn wait_for_guess(
+        &mut self,
+        user: &UserName,
+        rules: &Rules,
+    ) -> Result<Result<Guess, TooMany>, Broken> {
+        let services = Arc::clone(&self.context.services);
+        let begun = Instant::now();
+        let (mut has_waited, mut times) = (false, Times::default());
+        loop {
+            let (attempt, now) = (self.attempt(user, rules), Instant::now());
+            let turn = services.throttle.ask(&attempt, times, &rules.delays, now);
+            if !has_waited && matches!(turn, Ok(Turn::After(..) | Turn::InLine(..))) {
+                self.context.counters.limit(Limit::FailureDelay);
+                self.flush().await?;
+                has_waited = true;
+            }
+            times = match turn {
+                Ok(Turn::Granted(guess)) => return Ok(Ok(guess)),
+                Err(TooMany) => return Ok(Err(TooMany)),
+                Ok(Turn::After(wait, times)) => {
+                    self.link.pause(now + wait).await?;
+                    times
+                }
+                Ok(Turn::InLine(waiting, times)) => {
+                    let longest = begun + rules.delays.longest;
+                    if !self.link.pause_unless(longest, waiting).await? {
+                        return Ok(Err(TooMany));
+                    }
+                    times
+                }
+            };
+        }
+    }
+
+    fn attempt<'a>(&self, user: &'a UserName, rules: &Rules) -> Attempt<'a> {
+        let from = self.report.at.remote;
+        let admission = &self.context.services.admission;
+        Attempt {
+            user,
+            from,
+            standing: admission.standing(user, from, &rules.sessions, Instant::now()),
+        }
     }
 
     /// Has an attempt count for or against the user whose secret was to prove it.
     fn book(
         &self,
         user: &UserName,
-        is_guess: bool,
+        guess: Option<Guess>,
         verdict: &Result<Account, Refusal>,
         rules: &Rules,
     ) {
         let services = &self.context.services;
         let (from, now) = (self.report.at.remote, Instant::now());
-        let attempt = Attempt { user, from };
-        match verdict {
-            Ok(_) => {
-                services.admission.succeeded(from, &rules.sessions, now);
-                if is_guess {
-                    services.throttle.succeeded(attempt, &rules.delays);
-                }
+        let attempt = guess.map(|guess| (guess, self.attempt(user, rules)));
+        if verdict.is_ok() {
+            // Who is known to the cache needs no other to know him.
+            let unknown = attempt.is_some().then_some(user);
+            let admission = &services.admission;
+            admission.succeeded(unknown, from, &rules.sessions, now);
+        }
+        let (throttle, delays) = (&services.throttle, &rules.delays);
+        match (attempt, verdict) {
+            (Some((guess, attempt)), Ok(_)) => throttle.succeeded(guess, &attempt, delays),
+            (Some((guess, attempt)), Err(Refusal::Rejected)) => {
+                throttle.failed(guess, &attempt, delays, now);
             }
-            Err(Refusal::Rejected) if is_guess => {
-                services.throttle.failed(attempt, &rules.delays, now);
-            }
-            Err(_) => {}
+            (Some(_), Err(_)) | (None, _) => {}
+        }
+    }
+
+    /// The client does not go on with what it began to prove.
+    pub(super) fn withdraw(&mut self) {
+        if let Some(seats) = &mut self.seats {
+            seats.guess = None;
         }
     }
 
@@ -227,6 +282,7 @@ impl Connection {
     pub(super) fn stand_up(&mut self) {
         if let Some(seats) = &mut self.seats {
             seats.user.clear();
+            seats.guess = None;
         }
     }
 

@@ -374,6 +374,7 @@ impl Connection {
         // An AUTH with its responses is one command.
         if !self.session.expects_response() {
             self.report.command_ends(&self.context.counters);
+            self.withdraw();
         }
         if self.out.room() < limits::REPLY_ROOM {
             self.flush().await?;
@@ -381,8 +382,8 @@ impl Connection {
         self.make_room(Purpose::Reply);
         let mut input = &self.input[self.taken as usize..];
         let before = input.len();
-        let longest = self.session.line_limit();
-        let split = self.splitter.next_within(&mut input, longest);
+        let limit = self.session.line_limit();
+        let split = self.splitter.next_within(&mut input, limit);
         self.taken += u32::try_from(before - input.len()).expect("of one piece");
         match split {
             Split::Line(line) => {

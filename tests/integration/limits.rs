@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::client::{Client, PASSWORD};
 use super::patience::{DEADLINE, until};
+use super::sasl::{UNBOUND, scram};
 use super::scrape::Scrape;
 use super::server::{Server, Site};
 
@@ -279,6 +280,56 @@ fn a_guesser_waits_longer_each_time_and_a_known_user_beside_him_does_not() {
         .filter(|reply| reply.starts_with("-ERR [SYS/TEMP] too many logins failed"));
     assert!(turned_away.count() >= 20, "{replies:?}");
     server.log_line(&["auth delayed", "user=<bob>"]);
+}
+
+/// Nobody has failed yet when the first of them are let through.
+#[test]
+fn a_first_burst_of_guesses_is_not_verified_at_once() {
+    let mut site = Site::with_users(&["ann"]);
+    site.failure_delay = "20s";
+    site.limits = "longest_failure_delay = \"30s\"".into();
+    let server = site.start();
+    let mut crowd: Vec<_> = (0..60)
+        .map(|_| greeted([127, 203, 0, 1], &server))
+        .collect();
+    for (number, client) in crowd.iter_mut().enumerate() {
+        client.send(format!("USER user{number}\r\nPASS guess{number}\r\n"));
+    }
+    // One has a time within the longest wait, and there is no room for the others.
+    until("the others to be turned away", || {
+        (reached(&server, "longest_failure_delay") == 54).then_some(())
+    });
+    let series = "popcore_logins_total{result=\"rejected\"}";
+    assert_eq!(Scrape::of(server.site.admin()).value(series), 5);
+}
+
+/// By SCRAM nothing is known of a login before the client has proved it.
+#[test]
+fn who_logs_in_by_scram_at_each_poll_waits_for_no_neighbour() {
+    let mut site = Site::with_users(&["ann"]);
+    site.failure_delay = "20s";
+    site.limits = "longest_failure_delay = \"20s\"".into();
+    site.auth = "mechanisms = [\"scram-sha-256\"]\n";
+    let server = site.start();
+    let poll = || {
+        let mut client = greeted([127, 203, 0, 1], &server);
+        let (_, reply) = scram(&mut client, "SCRAM-SHA-256", "ann", PASSWORD, &UNBOUND);
+        client.quit();
+        reply
+    };
+    assert!(poll().starts_with("+OK"));
+    let mut crowd: Vec<_> = (0..60)
+        .map(|_| greeted([127, 203, 0, 1], &server))
+        .collect();
+    for (number, client) in crowd.iter_mut().enumerate() {
+        client.send(format!("USER user{number}\r\nPASS guess{number}\r\n"));
+    }
+    until("a neighbour to wait", || {
+        (reached(&server, "longest_failure_delay") > 0).then_some(())
+    });
+    let begun = Instant::now();
+    assert!(poll().starts_with("+OK"));
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 /// Each of the maildrops that a master user could want is no fresh start.

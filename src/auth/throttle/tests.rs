@@ -1,8 +1,8 @@
 //! Guessers from one address, from a network, by the thousand; users behind a NAT.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
+use std::task::{Context, Waker};
 
 use proptest::prelude::*;
 
@@ -27,6 +27,7 @@ fn address(number: u32) -> IpAddr {
 struct Site {
     throttle: Throttle,
     now: Instant,
+    standing: Standing,
 }
 
 impl Site {
@@ -35,25 +36,184 @@ impl Site {
         Self {
             throttle: Throttle::new(now),
             now,
+            standing: Standing::default(),
         }
     }
 
-    fn wait(&self, name: &str, from: IpAddr) -> Result<Duration, TooMany> {
+    fn with<R>(&self, name: &str, from: IpAddr, then: impl FnOnce(&Attempt<'_>) -> R) -> R {
         let user = user(name);
-        let attempt = Attempt { user: &user, from };
-        self.throttle.wait(attempt, &DELAYS, self.now)
+        then(&Attempt {
+            user: &user,
+            from,
+            standing: self.standing,
+        })
+    }
+
+    fn ask(&self, name: &str, from: IpAddr) -> Result<Turn, TooMany> {
+        self.with(name, from, |attempt| {
+            self.throttle
+                .ask(attempt, Times::default(), &DELAYS, self.now)
+        })
+    }
+
+    /// How long an attempt waits that then comes to nothing.
+    fn wait(&self, name: &str, from: IpAddr) -> Result<Duration, TooMany> {
+        self.ask(name, from).map(waits)
+    }
+
+    fn ends(&self, name: &str, from: IpAddr, guess: Guess, is_right: bool) {
+        self.with(name, from, |attempt| {
+            if is_right {
+                self.throttle.succeeded(guess, attempt, &DELAYS);
+            } else {
+                self.throttle.failed(guess, attempt, &DELAYS, self.now);
+            }
+        });
     }
 
     fn fail(&self, name: &str, from: IpAddr) {
-        let user = user(name);
-        let attempt = Attempt { user: &user, from };
-        self.throttle.failed(attempt, &DELAYS, self.now);
+        self.ends(name, from, Guess::default(), false);
     }
 
     fn succeed(&self, name: &str, from: IpAddr) {
-        let user = user(name);
-        let attempt = Attempt { user: &user, from };
-        self.throttle.succeeded(attempt, &DELAYS);
+        self.ends(name, from, Guess::default(), true);
+    }
+}
+
+fn waits(turn: Turn) -> Duration {
+    match turn {
+        Turn::Granted(_) => Duration::ZERO,
+        Turn::After(wait, _) => wait,
+        Turn::InLine(waiting, _) => panic!("{waiting:?}"),
+    }
+}
+
+fn granted(turn: Result<Turn, TooMany>) -> Guess {
+    match turn {
+        Ok(Turn::Granted(guess)) => guess,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn in_line(turn: Result<Turn, TooMany>) -> Waiting {
+    match turn {
+        Ok(Turn::InLine(waiting, _)) => waiting,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_ready(waiting: &mut Waiting) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    Pin::new(waiting).poll(&mut context).is_ready()
+}
+
+/// Many clients at the same address, each with one login.
+struct Crowd {
+    site: Site,
+    from: IpAddr,
+    /// Whose password is right.
+    is_right: fn(u32) -> bool,
+    /// How long a directory takes.
+    takes: Duration,
+    clients: Vec<Client>,
+    verified: u32,
+    logged_in: u32,
+    turned_away: u32,
+    waited: Duration,
+}
+
+struct Client {
+    number: u32,
+    since: Instant,
+    at: At,
+}
+
+enum At {
+    /// From that time on, with these.
+    Asking(Instant, Times),
+    Line(Waiting, Times),
+    /// The answer is there then.
+    Under(Guess, Instant),
+    Done,
+}
+
+impl Crowd {
+    fn new(is_right: fn(u32) -> bool, takes: Duration) -> Self {
+        Self {
+            site: Site::new(),
+            from: address(1),
+            is_right,
+            takes,
+            clients: Vec::new(),
+            verified: 0,
+            logged_in: 0,
+            turned_away: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    fn comes(&mut self, number: u32) {
+        self.clients.push(Client {
+            number,
+            since: self.site.now,
+            at: At::Asking(self.site.now, Times::default()),
+        });
+    }
+
+    /// Ten milliseconds later.
+    fn goes_on(&mut self) {
+        self.site.now += Duration::from_millis(10);
+        let mut clients = std::mem::take(&mut self.clients);
+        for client in &mut clients {
+            let at = std::mem::replace(&mut client.at, At::Done);
+            client.at = self.step(client, at);
+        }
+        clients.retain(|client| !matches!(client.at, At::Done));
+        self.clients = clients;
+    }
+
+    fn step(&mut self, client: &Client, at: At) -> At {
+        let now = self.site.now;
+        let name = format!("user{}", client.number);
+        match at {
+            At::Line(mut waiting, times) if now < client.since + DELAYS.longest => {
+                if is_ready(&mut waiting) {
+                    return self.step(client, At::Asking(now, times));
+                }
+                At::Line(waiting, times)
+            }
+            At::Line(..) => {
+                self.turned_away += 1;
+                At::Done
+            }
+            At::Asking(from, times) if from <= now => match self.ask(&name, times) {
+                Ok(Turn::InLine(waiting, times)) => At::Line(waiting, times),
+                Ok(Turn::After(wait, times)) => At::Asking(now + wait, times),
+                Ok(Turn::Granted(guess)) => {
+                    self.waited += now - client.since;
+                    At::Under(guess, now + self.takes)
+                }
+                Err(TooMany) => {
+                    self.turned_away += 1;
+                    At::Done
+                }
+            },
+            At::Under(guess, until) if until <= now => {
+                let is_right = (self.is_right)(client.number);
+                self.verified += 1;
+                self.logged_in += u32::from(is_right);
+                self.site.ends(&name, self.from, guess, is_right);
+                self.site.standing.address |= is_right;
+                At::Done
+            }
+            later => later,
+        }
+    }
+
+    fn ask(&self, name: &str, times: Times) -> Result<Turn, TooMany> {
+        let Site { throttle, now, .. } = &self.site;
+        let ask = |attempt: &Attempt<'_>| throttle.ask(attempt, times, &DELAYS, *now);
+        self.site.with(name, self.from, ask)
     }
 }
 
@@ -150,41 +310,142 @@ fn a_delay_of_zero_is_none() {
     let attempt = Attempt {
         user: &ann,
         from: address(1),
+        standing: Standing::default(),
     };
     for _ in 0..20 {
-        throttle.failed(attempt, &off, now);
-        assert_eq!(throttle.wait(attempt, &off, now), seconds(0));
+        throttle.failed(Guess::default(), &attempt, &off, now);
+        granted(throttle.ask(&attempt, Times::default(), &off, now));
     }
 }
 
 /// However a guesser goes about it, from one address he gets through no more often
-/// than once in the longest wait, once he has failed often enough.
+/// than once in the longest wait, once he has failed often enough; and before that no more
+/// often than an address may fail.
 #[test]
 fn a_thousand_connections_guess_no_faster_than_one() {
-    let mut site = Site::new();
-    let begun = site.now;
-    // Attempts under way, by the time at which they are verified.
-    let mut pending: BinaryHeap<Reverse<(Instant, u32)>> = BinaryHeap::new();
-    let (mut verified, mut number) = (0, 0);
-    while site.now < begun + Duration::from_mins(20) {
-        for _ in 0..1000 {
-            number += 1;
-            if let Ok(wait) = site.wait(&format!("user{number}"), address(1)) {
-                pending.push(Reverse((site.now + wait, number)));
-            }
+    let mut crowd = Crowd::new(|_| false, Duration::from_millis(50));
+    let mut in_the_first_second = 0;
+    for tick in 0..20 * 60 * 100_u32 {
+        if tick % 100 == 0 {
+            (0..1000).for_each(|number| crowd.comes(tick * 10 + number));
         }
-        site.now += Duration::from_secs(1);
-        while let Some(Reverse((due, number))) = pending.peek().copied() {
-            if due > site.now {
-                break;
-            }
-            pending.pop();
-            verified += 1;
-            site.fail(&format!("user{number}"), address(1));
+        crowd.goes_on();
+        if tick == 100 {
+            in_the_first_second = crowd.verified;
         }
     }
-    // The first second is free: nobody has failed then.
-    assert!(verified <= 1000 + 20 * 60 / 30 + 2, "{verified}");
+    assert_eq!(in_the_first_second, FREE_FAILURES + 1);
+    // Those that take their times at once take them a first delay apart.
+    let most = FREE_FAILURES + 1 + 30 / 2 + 20 * 60 / 30 + 2;
+    assert!(crowd.verified <= most, "{}", crowd.verified);
+}
+
+/// The same for one who has an account there: it buys him one burst.
+#[test]
+fn a_login_of_his_own_buys_a_guesser_one_burst() {
+    let mut crowd = Crowd::new(|number| number == 0, Duration::from_millis(50));
+    crowd.site.standing.address = true;
+    for tick in 0..20 * 60 * 100_u32 {
+        if tick % 100 == 0 {
+            (1..1000).for_each(|number| crowd.comes(tick * 10 + number));
+        }
+        crowd.goes_on();
+    }
+    let most = GUESSES_OF_KNOWN_ADDRESS + 20 * 60 / 30 + 2;
+    assert!(crowd.verified <= most, "{}", crowd.verified);
+}
+
+/// After a restart, when nobody is known: 500 users behind one address within five
+/// seconds, in a directory that takes its time.
+#[test]
+fn users_behind_a_nat_all_come_in_after_a_restart() {
+    for (takes, at_most) in [(20, 1), (100, 3), (250, 10)] {
+        let mut crowd = Crowd::new(|_| true, Duration::from_millis(takes));
+        for number in 0..500 {
+            crowd.comes(number);
+            crowd.goes_on();
+        }
+        for _ in 0..200 {
+            crowd.goes_on();
+        }
+        assert_eq!((crowd.logged_in, crowd.turned_away), (500, 0), "{takes} ms");
+        // Each client needs a tick to ask at all.
+        let most = Duration::from_secs(at_most) + 500 * Duration::from_millis(10);
+        let waited = crowd.waited;
+        assert!(waited <= most, "{waited:?}, {takes} ms");
+    }
+}
+
+#[test]
+fn who_waits_in_line_asks_again_when_one_has_come_out() {
+    let site = Site::new();
+    let places = FREE_FAILURES + 1;
+    let ask = |number: u32| site.ask(&format!("user{number}"), address(1));
+    let mut under_way: Vec<_> = (0..places).map(|number| granted(ask(number))).collect();
+    let [mut first, mut second] = [100, 101].map(|number| in_line(ask(number)));
+    assert!(!is_ready(&mut first) && !is_ready(&mut second));
+    // The client has left, or the directory is down.
+    under_way.pop();
+    assert!(is_ready(&mut first) && !is_ready(&mut second));
+    under_way.push(granted(ask(100)));
+    drop(in_line(ask(102)));
+    // A right password makes room for more than it took, once.
+    site.succeed("user0", address(1));
+    assert!(is_ready(&mut second));
+    let mut second = in_line(ask(101));
+    // Wrong ones make none, and the last sends all to their times.
+    for guess in under_way {
+        site.ends("other", address(1), guess, false);
+    }
+    assert!(is_ready(&mut second));
+    assert_eq!(site.wait("user101", address(1)), seconds(2));
+    assert_eq!(site.throttle.lines.len(), 0);
+}
+
+#[test]
+fn one_guess_of_a_user_is_under_way_at_a_time() {
+    let site = Site::new();
+    let guess = granted(site.ask("ann", address(1)));
+    let mut waiting = in_line(site.ask("Ann", address(7)));
+    assert!(site.wait("bob", address(1)).is_ok());
+    site.ends("ann", address(1), guess, false);
+    assert!(is_ready(&mut waiting));
+    assert_eq!(site.wait("ann", address(7)), seconds(2));
+}
+
+#[test]
+fn the_line_has_an_end() {
+    let site = Site::new();
+    let _guess = granted(site.ask("ann", address(1)));
+    let ask = || site.ask("ann", address(1));
+    let mut line: Vec<_> = (0..limits::GUESSES_IN_LINE).map(|_| ask()).collect();
+    assert_eq!(ask().err(), Some(TooMany));
+    // Who has left it makes room.
+    line.pop();
+    drop(in_line(ask()));
+    drop(in_line(ask()));
+}
+
+/// By SCRAM nobody is known beforehand: each poll is a guess until the client's proof.
+#[test]
+fn who_has_logged_in_of_late_waits_for_no_neighbour() {
+    let mut site = Site::new();
+    for number in 0..20 {
+        site.fail(&format!("user{number}"), address(1));
+    }
+    assert_eq!(site.wait("ann", address(1)), seconds(30));
+    site.standing.user = true;
+    assert_eq!(site.wait("ann", address(1)), seconds(0));
+    // Some at a time, for clients that leave an exchange open.
+    let ask = || site.ask("ann", address(1));
+    let some: Vec<_> = (0..GUESSES_OF_KNOWN_USER).map(|_| granted(ask())).collect();
+    let _waiting = in_line(ask());
+    // What is guessed of this user counts, and the neighbours' count again.
+    for guess in some {
+        site.ends("ann", address(1), guess, false);
+    }
+    assert_eq!(site.wait("ann", address(1)), Err(TooMany));
+    assert_eq!(site.wait("ann", address(2)), seconds(8));
 }
 
 /// 500 users behind one address, who poll every five minutes; five of them have an

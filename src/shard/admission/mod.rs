@@ -7,7 +7,8 @@
 //!
 //! Many users may share an address (NAT), and one of them may be infected. So a share of
 //! each address' sessions is kept for addresses from which somebody has logged in of
-//! late: one that only ever opens connections gets fewer.
+//! late: one that only ever opens connections gets fewer. Who has logged in from where is
+//! also what the throttle of failures asks.
 //!
 //! Time is an argument, and nothing here does IO.
 
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::auth::sieve::{Keep, Moment, Sieve};
+use crate::auth::throttle::Standing;
 use crate::auth::{Prefixes, UserLimits, UserName};
 use crate::limits;
 
@@ -45,7 +47,7 @@ pub struct SessionLimits {
 #[derive(Debug)]
 pub struct Admission {
     counts: Arc<Counts>,
-    /// Addresses from which somebody logged in.
+    /// Addresses from which somebody logged in, and users there.
     known: Sieve<Success>,
 }
 
@@ -127,7 +129,7 @@ impl Admission {
             return Ok(None);
         }
         let from = limits.address.of(from);
-        let most = if self.is_known(from, now) {
+        let most = if self.knows(&Key::Address(from), now) {
             limits.per_address
         } else {
             limits.of_a_stranger()
@@ -177,18 +179,40 @@ impl Admission {
         self.counts.take_unless(most.unwrap_or_default(), &key)
     }
 
-    /// Somebody has logged in from this address.
-    pub fn succeeded(&self, from: IpAddr, limits: &SessionLimits, now: Instant) {
-        if limits.per_address > 0 {
-            let from = limits.address.of(from);
+    /// Somebody has logged in from this address: a user, where that was not known beforehand.
+    pub fn succeeded(
+        &self,
+        user: Option<&UserName>,
+        from: IpAddr,
+        limits: &SessionLimits,
+        now: Instant,
+    ) {
+        let from = limits.address.of(from);
+        let user = user.map(|user| Key::UserAt(user, from));
+        for key in [Key::Address(from)].into_iter().chain(user) {
             let note = |success: &mut Success, now| *success = Success(now);
-            self.known.change(&from, now, note);
+            self.known.change(&key, now, note);
         }
     }
 
-    fn is_known(&self, from: IpAddr, now: Instant) -> bool {
+    /// Who has done so of late.
+    pub fn standing(
+        &self,
+        user: &UserName,
+        from: IpAddr,
+        limits: &SessionLimits,
+        now: Instant,
+    ) -> Standing {
+        let from = limits.address.of(from);
+        Standing {
+            address: self.knows(&Key::Address(from), now),
+            user: self.knows(&Key::UserAt(user, from), now),
+        }
+    }
+
+    fn knows(&self, key: &Key<'_>, now: Instant) -> bool {
         let now = self.known.moment(now);
-        let success = self.known.get(&from);
+        let success = self.known.get(key);
         success.is_some_and(|then| now.since(then.0) < limits::ADDRESS_KNOWN)
     }
 }

@@ -45,7 +45,7 @@ fn an_address_has_its_share_and_the_rest_after_a_login() {
         .collect();
     assert_eq!(connect(address(1), now).err(), Some(Full));
     assert!(connect(address(2), now).is_ok());
-    admission.succeeded(address(1), &LIMITS, now);
+    admission.succeeded(None, address(1), &LIMITS, now);
     seats.extend((6..8).map(|_| connect(address(1), now).expect("more room")));
     assert_eq!(connect(address(1), now).err(), Some(Full));
     // It is forgotten after a while, and nobody is sent away for it.
@@ -56,6 +56,23 @@ fn an_address_has_its_share_and_the_rest_after_a_login() {
     assert!(connect(address(1), later).is_ok());
     drop(seats);
     assert_eq!(counted(&admission), 0);
+}
+
+#[test]
+fn who_has_logged_in_from_where_is_known_for_a_while() {
+    let now = Instant::now();
+    let admission = Admission::new(now);
+    let none = SessionLimits::NONE;
+    let standing =
+        |name: &str, from, now| admission.standing(&user(name), address(from), &none, now);
+    assert_eq!(standing("ann", 1, now), Standing::default());
+    admission.succeeded(Some(&user("ann")), address(1), &none, now);
+    let known = |address, user| Standing { address, user };
+    assert_eq!(standing("ann", 1, now), known(true, true));
+    assert_eq!(standing("bob", 1, now), known(true, false));
+    assert_eq!(standing("ann", 2, now), known(false, false));
+    let later = now + limits::ADDRESS_KNOWN;
+    assert_eq!(standing("ann", 1, later), known(false, false));
 }
 
 #[test]
@@ -163,7 +180,7 @@ fn behind_a_nat_a_bad_host_takes_no_more_than_there_is_beside_it() {
             is_in
         };
         refused += u32::from(!enter(address(1), 2));
-        admission.succeeded(address(1), &limits, now);
+        admission.succeeded(None, address(1), &limits, now);
         for _ in 0..10 {
             enter(address(1), 30);
             strangers += u32::from(!enter(address(2), 60));
