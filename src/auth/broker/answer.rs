@@ -3,9 +3,10 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use base64ct::{Base64, Encoding as _};
 use futures_channel::oneshot;
 
-use crate::auth::cache::Fingerprint;
+use crate::auth::cache::{Derived, Fingerprint};
 use crate::auth::{Account, Refusal, ScramAnswer};
 
 /// The answer to a login, once there is one. Dropping it withdraws the request.
@@ -31,6 +32,8 @@ pub(super) enum Reply {
     Keys {
         /// What they are remembered by.
         of: Fingerprint,
+        /// What they are derived of, once that is known, if they are.
+        derived: Option<Derived>,
         to: oneshot::Sender<Result<ScramAnswer, Refusal>>,
     },
 }
@@ -65,4 +68,11 @@ impl<T: Unpin> Future for Pending<T> {
             }
         }
     }
+}
+
+/// A nonce of 144 random bits, printable.
+pub(super) fn nonce() -> String {
+    let mut random = [0; 18];
+    getrandom::fill(&mut random).expect("the kernel has randomness (getrandom(2))");
+    Base64::encode_string(&random)
 }

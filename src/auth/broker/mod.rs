@@ -34,6 +34,7 @@ mod error;
 mod hashing;
 mod networks;
 mod renewer;
+mod sources;
 
 use std::fmt;
 use std::io;
@@ -43,29 +44,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use base64ct::{Base64, Encoding as _};
 use futures_channel::oneshot;
 
 pub use self::answer::Pending;
-use self::answer::{Reply, Wait};
+use self::answer::{Reply, Wait, nonce};
 use self::away::Away;
 pub use self::candidate::Candidate;
 pub use self::error::{QueueFull, StartError};
 use self::hashing::Hashing;
 use self::networks::Networks;
 use self::renewer::Renewer;
-use super::cache::{CacheCounts, Fingerprint, Generation, LoginCache, Terms};
+use self::sources::{log, open};
+use super::cache::{CacheCounts, Derived, Fingerprint, Generation, LoginCache, Terms};
 use super::credentials::Ask;
 use super::directory::LoadReport;
-use super::judge::{Case, Heard, Judge, Source};
+use super::judge::{Case, Heard, Judge};
 use super::lookups::Lookups;
 use super::oauth::Authority;
-use super::passwd_file::PasswdFile;
-use super::remote::{DirectoryMetrics, Question, Remote};
+use super::remote::{DirectoryMetrics, Question};
 use super::scheme::MadeUp;
 use super::{
-    Account, Credentials, DirectoryError, DirectoryKind, DirectoryOptions, Options, Password,
-    Prefixes, Proved, Refusal, ScramAnswer, ScramQuestion, Verifier,
+    Account, Credentials, DirectoryError, Options, Password, Prefixes, Proved, Refusal,
+    ScramAnswer, ScramQuestion, Verifier,
 };
 use crate::crew::{Class, Crew, Order, Plan};
 use crate::limits;
@@ -250,7 +250,12 @@ impl Broker {
         let ask = Ask::Keys(question.hash);
         let origin = self.shared.networks.number(from);
         let question = Question::of(question.identity, ask, from, origin);
-        self.queue(shard, question, Reply::Keys { of, to })?;
+        let reply = Reply::Keys {
+            of,
+            derived: None,
+            to,
+        };
+        self.queue(shard, question, reply)?;
         Ok(Pending(Wait::Queued(answer)))
     }
 
@@ -382,7 +387,15 @@ impl Shared {
 
     /// What follows when the name has been looked up: the verification, here or by a
     /// hasher.
-    fn settle(&self, case: Case, ticket: Ticket, hashing: &Hashing) {
+    fn settle(&self, mut case: Case, mut ticket: Ticket, hashing: &Hashing) {
+        if let (Reply::Keys { of, derived, .. }, Some(parts)) =
+            (&mut ticket.reply, case.derivation())
+        {
+            let parts = derived.insert(self.cache.derived(parts, ticket.origin));
+            if let Some(keys) = self.cache.derived_keys(case.name(), of, parts) {
+                case.have_keys(keys);
+            }
+        }
         let hearing = Hearing {
             case,
             ticket,
@@ -422,12 +435,23 @@ impl Shared {
     fn takes_a_hash(&self, hearing: &Hearing) -> bool {
         let Hearing { case, ticket, .. } = hearing;
         let key = match &ticket.reply {
-            Reply::Login { fingerprint, .. } => case
-                .stored()
-                .and_then(|stored| self.cache.hash_key(fingerprint, stored)),
+            Reply::Login { fingerprint, .. } => case.stored().and_then(|stored| {
+                let fingerprint = self.hashed_by(case, *fingerprint);
+                self.cache.hash_key(&fingerprint, stored)
+            }),
             Reply::Keys { .. } => None,
         };
         key.map_or(case.is_slow(), |key| !self.cache.knows_hash(&key))
+    }
+
+    /// What a hash is remembered by. Where the user may not log in from, a right password
+    /// must not be told by its hash that was computed for a login from elsewhere.
+    fn hashed_by(&self, case: &Case, fingerprint: Fingerprint) -> Fingerprint {
+        if case.is_from_elsewhere() {
+            self.cache.elsewhere(&fingerprint)
+        } else {
+            fingerprint
+        }
     }
 
     /// Whether the password is right: what a hasher said, or what was said before where
@@ -468,15 +492,21 @@ impl Shared {
                 let _ = to.send(answer);
             }
             // Nothing is counted: nothing is decided yet.
-            Reply::Keys { of, to } => drop(to.send(self.tell_keys(case, of))),
+            Reply::Keys { of, derived, to } => drop(to.send(self.tell_keys(case, of, derived))),
         }
     }
 
-    fn tell_keys(&self, case: Case, of: Fingerprint) -> Result<ScramAnswer, Refusal> {
+    fn tell_keys(
+        &self,
+        case: Case,
+        of: Fingerprint,
+        derived: Option<Derived>,
+    ) -> Result<ScramAnswer, Refusal> {
         let (owner, from) = (case.name().clone(), case.from());
         match case.answer(nonce()) {
             Ok((mut answer, networks)) => {
-                self.cache.meet_keys(&owner, of, networks, &mut answer);
+                self.cache
+                    .meet_keys(&owner, of, derived, networks, &mut answer);
                 Ok(answer)
             }
             // What was so when the directory last answered is believed meanwhile.
@@ -503,15 +533,19 @@ impl Shared {
         let renewal = case.renewal();
         let (user, from) = (case.name().clone(), case.from());
         let mut is_wrong = case.is_refused();
-        let is_kept = case.can_come_again();
+        let (is_kept, is_from_elsewhere) = (case.can_come_again(), case.is_from_elsewhere());
+        let hashed_by = self.hashed_by(&case, fingerprint);
         let decided = case.decide(|stored, password| {
-            let is_right = self.verify(&fingerprint, stored, password, said);
+            let is_right = self.verify(&hashed_by, stored, password, said);
             is_wrong = !is_right;
             is_right
         });
         let now = Instant::now();
-        if is_wrong {
-            self.cache.put_bad(&user, fingerprint, generation, now);
+        // From where the user may not log in, what is right is refused as what is wrong.
+        let is_barred = is_from_elsewhere && matches!(decided, Err(Refusal::Rejected));
+        if is_wrong || is_barred && is_kept {
+            self.cache
+                .put_bad(&user, &fingerprint, from, generation, now);
         }
         let answer = match decided {
             Ok(admission) => {
@@ -532,7 +566,9 @@ impl Shared {
             }
             Err(refusal) => {
                 // What bars a user now bars the same login while the directory is away.
-                self.cache.forget(&user, &fingerprint);
+                if is_wrong || !is_barred {
+                    self.cache.forget(&user, &fingerprint);
+                }
                 Err(refusal)
             }
         };
@@ -544,44 +580,6 @@ impl Shared {
         counter.fetch_add(1, Ordering::Relaxed);
         answer
     }
-}
-
-/// A nonce of 144 random bits, printable.
-fn nonce() -> String {
-    let mut random = [0; 18];
-    getrandom::fill(&mut random).expect("the kernel has randomness (getrandom(2))");
-    Base64::encode_string(&random)
-}
-
-/// Makes the directories ready to be asked. To be called in the look-up runtime's context.
-fn open(all: &[DirectoryOptions]) -> Result<Vec<Source>, DirectoryError> {
-    let open = |directory: &DirectoryOptions| match &directory.kind {
-        DirectoryKind::PasswdFile { path } => {
-            let (file, report) = PasswdFile::open(path)?;
-            log(&report);
-            Ok(Source::Here(Box::new(file)))
-        }
-        DirectoryKind::Static { users } => {
-            let (file, report) = PasswdFile::of_lines(users, "static");
-            log(&report);
-            Ok(Source::Here(Box::new(file)))
-        }
-        DirectoryKind::Away(options) => Ok(Source::Away(Arc::new(Remote::new(options)))),
-    };
-    all.iter().map(open).collect()
-}
-
-/// Tells the log what was loaded.
-fn log(report: &LoadReport) {
-    for fault in &report.faults {
-        tracing::warn!("{fault}");
-    }
-    let untold = report.fault_count - report.faults.len();
-    if untold > 0 {
-        tracing::warn!("{untold} further faults of this kind are not told");
-    }
-    let LoadReport { users, locked, .. } = report;
-    tracing::info!(users, locked, memory = report.memory, "directory loaded");
 }
 
 impl fmt::Debug for Broker {

@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::auth::directory::{Directory, Profile, Proof, Record, User};
-use crate::auth::{DirectoryOptions, Password, UserName};
+use crate::auth::judge::Source;
+use crate::auth::{DirectoryKind, DirectoryOptions, Password, UserName};
 
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -513,4 +514,75 @@ fn a_slow_hash_holds_nobody_up_at_its_desk() {
         "joe waited"
     );
     assert_eq!(block_on(hashed), Err(Refusal::Rejected));
+}
+
+/// The right password tells nobody anything where it may not be used: not by the answer,
+/// nor by what is known the next time, nor by a hash that is not computed.
+#[test]
+fn a_right_password_from_a_forbidden_network_is_as_wrong_as_any() {
+    let stored = bcrypt::hash("right", 4).expect("a cost");
+    let line = format!("joe:{stored}::::::allow_nets=192.0.2.0/24\n");
+    let (_folder, options) = passwd_file(&line);
+    let broker = Broker::start(&options).expect("started");
+    let [home, away]: [IpAddr; 2] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().expect("ip"));
+    // Whether it was a guess, what was said, and how often a hash was known.
+    let joe = |password: &str, from| {
+        let credentials = Credentials::new(
+            UserName::new(b"joe").expect("a name"),
+            Password::new(password.as_bytes()).expect("short"),
+        );
+        let before = broker.cached().hashes;
+        let candidate = broker.recall(credentials, from);
+        let is_guess = candidate.is_guess();
+        let said = block_on(broker.authenticate(0, candidate).expect("room"));
+        (is_guess, said.is_ok(), broker.cached().hashes - before)
+    };
+    assert_eq!(joe("right", home), (true, true, 0));
+    for attempt in 0..3 {
+        let [right, wrong] = ["right", "wrong"].map(|password| joe(password, away));
+        assert_eq!(right, wrong, "attempt {attempt}");
+        assert!(!right.1);
+    }
+    // Nothing of it is known of the address that may.
+    assert_eq!(joe("right", home), (false, true, 0));
+    assert_eq!(broker.cached().good, 1);
+    let terms = Terms {
+        bad: std::time::Duration::ZERO,
+        ..Terms::default()
+    };
+    broker.set_terms(terms);
+    let [right, wrong] = ["right", "wrong"].map(|password| joe(password, away));
+    assert_eq!(right, wrong, "looked up again");
+}
+
+/// Keys for SCRAM that have to be derived are so once for a network from which they were
+/// proved: whoever names a user elsewhere sees no difference to a name that nobody has.
+#[test]
+fn keys_are_derived_once_for_a_network_and_a_stored_password() {
+    let (folder, options) = passwd_file("joe:{PLAIN}secret\n");
+    let broker = Broker::start(&options).expect("started");
+    let known = |from: &str, proves: bool| {
+        let question = ScramQuestion {
+            identity: crate::auth::Identity::own(UserName::new(b"joe").expect("a name")),
+            hash: crate::auth::ScramHash::Sha256,
+        };
+        let from = from.parse().expect("an address");
+        let before = broker.cached().hashes;
+        let found = block_on(broker.find_keys(0, question, from).expect("room"));
+        let answer = found.expect("answered");
+        if proves {
+            broker.remember(answer.verdict.expect("may log in"));
+        }
+        broker.cached().hashes - before
+    };
+    // Nothing is proved by asking.
+    assert_eq!(known("192.0.2.1", false), 0);
+    assert_eq!(known("192.0.2.1", true), 0);
+    assert_eq!(known("192.0.2.9", true), 1);
+    assert_eq!(known("198.51.100.1", false), 0);
+    assert_eq!(known("192.0.2.1", false), 1);
+    fs::write(folder.path().join("users"), "joe:{PLAIN}other\n").expect("a file");
+    broker.reload();
+    assert_eq!(known("192.0.2.1", true), 0);
+    assert_eq!(known("192.0.2.1", true), 1);
 }

@@ -1,4 +1,5 @@
-//! Keys of SCRAM, for the time when a directory does not answer.
+//! Keys of SCRAM, for the time when a directory does not answer, and where they would have
+//! to be derived of a password that is stored in clear, which is slow.
 //!
 //! An exchange of SCRAM begins with what is stored of the user, so there is nothing to
 //! compare a client's proof with unless that was kept. It is: the keys of whoever has
@@ -7,6 +8,11 @@
 //! the user up: with keys of before, a client that brings a changed password would be
 //! refused.
 //!
+//! Keys that were derived stand for the stored password, salt and network by which they
+//! were proved, for as long as those are the same. By the network because whoever names a
+//! user could tell by the time that the user is there, and has been of late; from elsewhere
+//! it takes as long as for a name that nobody has.
+//!
 //! Keys are what directories store in place of passwords, salted and hashed slowly: who
 //! reads them out of memory can log in with them nowhere, and has to guess.
 
@@ -14,7 +20,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Fingerprint, LoginCache, within};
+use super::{DIGEST, Fingerprint, LoginCache, within};
 use crate::auth::judge::{Admission, Networks};
 use crate::auth::scheme::ScramHash;
 use crate::auth::{
@@ -28,12 +34,18 @@ pub(in crate::auth) struct Memo {
     /// By which the maildrop was asked for.
     owner: UserName,
     keys: ScramKeys,
+    derived: Option<Derived>,
     networks: Networks,
 }
+
+/// Salt, password in clear and the client's network, under this process's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::auth) struct Derived([u8; DIGEST]);
 
 /// A user who has done so.
 pub(super) struct Known {
     keys: ScramKeys,
+    derived: Option<Derived>,
     since: Instant,
     admission: Admission,
 }
@@ -60,12 +72,34 @@ impl LoginCache {
         Fingerprint(self.digest(kind, [user.as_bytes(), owner]))
     }
 
+    /// What keys are remembered by that are derived of this, for clients of the network of
+    /// this number.
+    pub(in crate::auth) fn derived(&self, of: [&[u8]; 2], origin: u64) -> Derived {
+        let derived = self.digest(b'd', of);
+        Derived(self.digest(b'n', [&derived, &origin.to_le_bytes()]))
+    }
+
+    /// Keys that were derived of this before and proved.
+    pub(in crate::auth) fn derived_keys(
+        &self,
+        owner: &UserName,
+        of: &Fingerprint,
+        derived: &Derived,
+    ) -> Option<ScramKeys> {
+        let mut stripe = self.stripe(owner);
+        let known = stripe.keys.get(of, self.room.keys)?;
+        let keys = (known.derived.as_ref() == Some(derived)).then(|| known.keys.clone());
+        stripe.counts.hashes += u64::from(keys.is_some());
+        keys
+    }
+
     /// Takes notice of what a directory says: what was remembered and is so no more is
     /// forgotten. The answer gets what is to be remembered of it once it is proved.
     pub(in crate::auth) fn meet_keys(
         &self,
         owner: &UserName,
         of: Fingerprint,
+        derived: Option<Derived>,
         networks: Networks,
         answer: &mut ScramAnswer,
     ) {
@@ -81,6 +115,7 @@ impl LoginCache {
                 of,
                 owner: owner.clone(),
                 keys: answer.keys.clone(),
+                derived,
                 networks,
             }));
         }
@@ -95,10 +130,12 @@ impl LoginCache {
             of,
             owner,
             keys,
+            derived,
             networks,
         } = memo.clone();
         let known = Known {
             keys,
+            derived,
             since: now,
             admission: Admission {
                 account: proved.account.clone(),
@@ -179,7 +216,8 @@ mod tests {
             };
             let of = self.cache.keys_of(&Self::question(user));
             let networks = Some(Box::from(["127.0.0.0/8".parse().expect("a network")]));
-            self.cache.meet_keys(&name(user), of, networks, &mut answer);
+            self.cache
+                .meet_keys(&name(user), of, None, networks, &mut answer);
             answer
         }
 

@@ -8,19 +8,24 @@
 //!   once, on its shard, for [`Terms::good`]. After that, or after a reload, it is
 //!   looked up again; only where a directory is down it still holds, for
 //!   [`Terms::stale`].
-//! * *Bad logins*, by name and password, for [`Terms::bad`]: a client with an old
-//!   password asks again and again, and is neither a guess nor worth a look-up.
+//! * *Bad logins*, by name, password and address, for [`Terms::bad`]: a client with an old
+//!   password asks again and again, and is neither a guess nor worth a look-up. The address
+//!   is part of it because a right password is as bad as any where its user may not log in
+//!   from, and is good elsewhere at the same time.
 //! * *Hashes*: what the slow verification of a password against a stored one said.
 //!   That is a pure function, so this never grows old: a login that is looked up again
 //!   costs no second hash as long as the stored password is the same one. It is what
 //!   lets the first two be brief, and a reload cheap.
-//! * *Keys* of SCRAM, for the time when a directory is down alone: see `keys`.
+//! * *Keys* of SCRAM, for the time when a directory is down, and where they would have to be
+//!   derived each time: see `keys`.
 //!
 //! Invariants:
 //!
 //! * A good login is kept with the password that it had: any other one goes to the auth
 //!   threads, and so does a changed one, which works at once. The old one stops when
-//!   [`Terms::good`] is over, or when the new one was used.
+//!   [`Terms::good`] is over, or when the new one was used. It may be another one of the
+//!   same user instead (a token of each client, a password of each program), so it is not
+//!   dropped then but looked up once more.
 //! * Nothing that was looked up before a reload answers after it, unless a directory
 //!   is down: an entry carries the directories' generation from before its lookup.
 //! * What a token has proved ends with the token, also while a directory is down.
@@ -48,7 +53,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use self::keys::Known;
-pub(super) use self::keys::Memo;
+pub(super) use self::keys::{Derived, Memo};
 use self::recent::Recent;
 use super::judge::Admission;
 use super::{Account, Credentials, Evidence, Identity, UserName, Verifier};
@@ -147,7 +152,7 @@ struct Room {
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe {
-    good: Recent<UserName, Box<Good>>,
+    good: Recent<UserName, Goods>,
     bad: Recent<Fingerprint, Bad>,
     hashes: Recent<HashKey, bool>,
     keys: Recent<Fingerprint, Known>,
@@ -155,19 +160,62 @@ struct Stripe {
 }
 
 impl Stripe {
+    fn good(&mut self, user: &UserName, of: &Fingerprint, room: usize) -> Option<&mut Good> {
+        self.good.get(user, room)?.find(of)
+    }
+
     fn forget(&mut self, user: &UserName, fingerprint: &Fingerprint, room: usize) {
-        let known = self.good.get(user, room);
-        if known.is_some_and(|known| known.fingerprint == *fingerprint) {
-            self.good.remove(user);
+        if let Some(known) = self.good.get(user, room) {
+            known.0.retain(|good| !good.is_of(fingerprint));
+            if known.0.is_empty() {
+                self.good.remove(user);
+            }
         }
     }
 }
+
+/// Good logins by one name: at most [`limits::AUTH_CACHE_OF_A_NAME`]. They are behind a
+/// pointer, since a table has more places than entries.
+struct Goods(Vec<Good>);
 
 struct Good {
     fingerprint: Fingerprint,
     generation: Generation,
     since: Instant,
+    /// Another one was good for the first time since: this may be the one before it.
+    is_doubted: bool,
     admission: Admission,
+}
+
+impl Good {
+    fn is_of(&self, fingerprint: &Fingerprint) -> bool {
+        self.fingerprint.0.ct_eq(&fingerprint.0).into()
+    }
+}
+
+impl Goods {
+    fn find(&mut self, of: &Fingerprint) -> Option<&mut Good> {
+        self.0.iter_mut().find(|good| good.is_of(of))
+    }
+
+    fn put(&mut self, entry: Good) {
+        if let Some(same) = self.find(&entry.fingerprint) {
+            *same = entry;
+            return;
+        }
+        for other in &mut self.0 {
+            other.is_doubted = true;
+        }
+        if self.0.len() >= limits::AUTH_CACHE_OF_A_NAME {
+            let ages = self.0.iter().enumerate();
+            let oldest = ages.min_by_key(|(_, good)| good.since);
+            let (oldest, _) = oldest.expect("some");
+            self.0.swap_remove(oldest);
+        }
+        // Most names have one: no room for more.
+        self.0.reserve_exact(1);
+        self.0.push(entry);
+    }
 }
 
 struct Bad {
@@ -250,6 +298,21 @@ impl LoginCache {
         })
     }
 
+    /// What stands in place of a fingerprint where a user may not log in from: nothing that
+    /// is known of the login elsewhere is known of this.
+    pub(super) fn elsewhere(&self, fingerprint: &Fingerprint) -> Fingerprint {
+        Fingerprint(self.digest(b'e', [&fingerprint.0, b""]))
+    }
+
+    /// What a bad login is remembered by.
+    fn seen_from(&self, fingerprint: &Fingerprint, from: IpAddr) -> Fingerprint {
+        let from = match from {
+            IpAddr::V4(from) => from.to_ipv6_mapped(),
+            IpAddr::V6(from) => from,
+        };
+        Fingerprint(self.digest(b'b', [&fingerprint.0, &from.octets()]))
+    }
+
     /// What the verification of a login's password is remembered by; nothing where the
     /// scheme is not slow.
     pub(super) fn hash_key(&self, fingerprint: &Fingerprint, stored: &Verifier) -> Option<HashKey> {
@@ -271,21 +334,20 @@ impl LoginCache {
         let generation = self.generation();
         let fresh = |since, of, term: &AtomicU64| of == generation && within(term, since, now);
         let mut stripe = self.stripe(user);
-        let Stripe {
-            good, bad, counts, ..
-        } = &mut *stripe;
-        if let Some(entry) = good.get(user, self.room.good)
-            && bool::from(entry.fingerprint.0.ct_eq(&fingerprint.0))
+        if let Some(entry) = stripe.good(user, fingerprint, self.room.good)
+            && entry.admission.allows(from)
         {
-            let admission = &entry.admission;
-            let holds = admission.holds(now) && admission.allows(from);
+            let holds = entry.admission.holds(now) && !entry.is_doubted;
             if holds && fresh(entry.since, entry.generation, &self.good) {
-                counts.good += 1;
-                return Recall::Good(admission.account.clone());
+                let account = entry.admission.account.clone();
+                stripe.counts.good += 1;
+                return Recall::Good(account);
             }
             return Recall::Faded;
         }
-        let Some(entry) = bad.get(fingerprint, self.room.bad) else {
+        let Stripe { bad, counts, .. } = &mut *stripe;
+        let seen = self.seen_from(fingerprint, from);
+        let Some(entry) = bad.get(&seen, self.room.bad) else {
             return Recall::Unknown;
         };
         if !fresh(entry.since, entry.generation, &self.bad) {
@@ -305,10 +367,9 @@ impl LoginCache {
         now: Instant,
     ) -> Option<Account> {
         let mut stripe = self.stripe(user);
-        let entry = stripe.good.get(user, self.room.good)?;
-        let same = bool::from(entry.fingerprint.0.ct_eq(&fingerprint.0));
+        let entry = stripe.good(user, fingerprint, self.room.good)?;
         let holds = entry.admission.holds(now) && entry.admission.allows(from);
-        let holds = holds && same && within(&self.stale, entry.since, now);
+        let holds = holds && !entry.is_doubted && within(&self.stale, entry.since, now);
         let account = holds.then(|| entry.admission.account.clone());
         stripe.counts.stale += u64::from(account.is_some());
         account
@@ -325,23 +386,27 @@ impl LoginCache {
         now: Instant,
     ) {
         let mut stripe = self.stripe(user);
-        stripe.bad.remove(&fingerprint);
         let entry = Good {
             fingerprint,
             generation,
             since: now,
+            is_doubted: false,
             admission,
         };
-        // A table has more places than entries, and those are small.
-        let entry = Box::new(entry);
-        stripe.good.insert(user.clone(), entry, self.room.good);
+        if let Some(known) = stripe.good.get(user, self.room.good) {
+            known.put(entry);
+        } else {
+            let known = Goods(vec![entry]);
+            stripe.good.insert(user.clone(), known, self.room.good);
+        }
     }
 
-    /// Remembers that a password was wrong. A login that was good with it is forgotten.
+    /// Remembers that a password was refused to a client at this address.
     pub(super) fn put_bad(
         &self,
         user: &UserName,
-        fingerprint: Fingerprint,
+        fingerprint: &Fingerprint,
+        from: IpAddr,
         generation: Generation,
         now: Instant,
     ) {
@@ -350,8 +415,8 @@ impl LoginCache {
             generation,
             since: now,
         };
-        stripe.forget(user, &fingerprint, self.room.good);
-        stripe.bad.insert(fingerprint, entry, self.room.bad);
+        let seen = self.seen_from(fingerprint, from);
+        stripe.bad.insert(seen, entry, self.room.bad);
     }
 
     /// A login that may have been good is so no more.

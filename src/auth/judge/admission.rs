@@ -20,14 +20,19 @@ pub(in crate::auth) struct Admission {
 impl Admission {
     /// Whether the user may log in from this address.
     pub(in crate::auth) fn allows(&self, from: IpAddr) -> bool {
-        let networks = self.networks.as_deref();
-        networks.is_none_or(|networks| networks.iter().any(|n| n.contains(from)))
+        allow(&self.networks, from)
     }
 
     /// Whether it holds then.
     pub(in crate::auth) fn holds(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| now < until)
     }
+}
+
+/// Whether a user of these networks may log in from this address.
+pub(super) fn allow(networks: &Networks, from: IpAddr) -> bool {
+    let networks = networks.as_deref();
+    networks.is_none_or(|networks| networks.iter().any(|n| n.contains(from)))
 }
 
 /// What is decided once the password was right.

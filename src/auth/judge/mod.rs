@@ -47,14 +47,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::admission::admit;
 pub(super) use self::admission::{Admission, Networks};
+use self::admission::{admit, allow};
 use super::credentials::Ask;
 use super::directory::{Directory, LoadReport, Notice, Profile, Proof, Record, User};
 use super::oauth::{Authority, Verdict};
 use super::remote::{DirectoryMetrics, Question, Remote, Renewal};
 use super::scheme::{KeyPlan, MadeUp};
-use super::{DirectoryError, Password, Proved, Refusal, ScramAnswer, UserName, Verifier};
+use super::{
+    DirectoryError, Password, Proved, Refusal, ScramAnswer, ScramKeys, UserName, Verifier,
+};
 
 /// The directories, in the order in which they are asked.
 pub(super) struct Judge {
@@ -405,6 +407,16 @@ impl Case {
         }
     }
 
+    /// Whether the user may not log in from where the client is, whatever it brings.
+    pub(super) fn is_from_elsewhere(&self) -> bool {
+        match &self.claim {
+            Claim::User(_, profile) | Claim::Accepted(profile) => {
+                !allow(&profile.networks, self.from)
+            }
+            Claim::Rejected | Claim::Forged | Claim::Nobody(_) | Claim::Unanswered => false,
+        }
+    }
+
     /// Whether the verification is made to be slow (see [`Verifier::is_slow`]).
     pub(super) fn is_slow(&self) -> bool {
         if !matches!(self.ask, Ask::Password(_)) {
@@ -448,6 +460,16 @@ impl Case {
     pub(super) fn renewal(&mut self) -> Option<(Box<Renewal>, Password)> {
         let renewal = self.renewal.take()?;
         Some((renewal, self.ask.password()?.clone()))
+    }
+
+    /// What a user's keys for SCRAM are derived of, where they have to be.
+    pub(super) fn derivation(&self) -> Option<[&[u8]; 2]> {
+        self.keys.as_ref()?.derivation()
+    }
+
+    /// Takes what was derived of that before.
+    pub(super) fn have_keys(&mut self, keys: ScramKeys) {
+        self.keys = Some(Box::new(KeyPlan::Ready(keys)));
     }
 
     /// Derives what SCRAM needs. Takes as long as that does.

@@ -96,6 +96,19 @@ impl KeyPlan {
         matches!(self, Self::Derive { .. })
     }
 
+    /// Salt and password of a user whose keys are to be derived.
+    pub(in crate::auth) fn derivation(&self) -> Option<[&[u8]; 2]> {
+        match self {
+            Self::Derive {
+                password,
+                salt,
+                instead: None,
+                ..
+            } => Some([salt, password.as_bytes()]),
+            Self::Derive { .. } | Self::Ready(_) => None,
+        }
+    }
+
     /// The keys. Slow where [`KeyPlan::is_slow`].
     pub(in crate::auth) fn carry_out(self) -> ScramKeys {
         match self {
