@@ -245,7 +245,7 @@ impl Remote {
         if let Some(Record::User(user)) = &record
             && let Proof::Stored(verifier) = &user.proof
         {
-            lock(&self.decoys).offer(verifier);
+            lock(&self.decoys).offer(&question.name, verifier);
         }
         let known = !matches!(record, None | Some(Record::Rejected));
         self.contact.answered(known);
