@@ -5,8 +5,9 @@
 //! [`limits::COMMAND_LINE`] octets are kept in a buffer that lives until the
 //! line has been handed out, so that a session between two lines owns no heap.
 //! The buffer is erased when it goes, since the line may be a password. A response
-//! of SASL may be longer, and the buffer then grows with what the client has sent,
-//! so that nobody takes more than twice that of the server's memory.
+//! of SASL may be longer, also in the line of `AUTH` itself, and the buffer then grows
+//! with what the client has sent, so that nobody takes more than twice that of the
+//! server's memory.
 //!
 //! A line that is too long is skipped without being stored and reported once,
 //! when its end is there: the client gets one reply for one line, and what
@@ -22,6 +23,48 @@ use memchr::memchr;
 use zeroize::Zeroizing;
 
 use crate::limits;
+
+/// Octets that a line may have, its end included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineLimit {
+    any: usize,
+    /// If it begins with `AUTH` and a space, in any case.
+    auth: usize,
+}
+
+impl LineLimit {
+    /// A command.
+    pub const COMMAND: Self = Self {
+        any: limits::COMMAND_LINE,
+        auth: limits::COMMAND_LINE,
+    };
+
+    /// A command before a login. RFC 5034, section 4, has an initial response fit into the
+    /// line of a command, and wants a longer one to wait for a challenge; clients with
+    /// tokens send it at once.
+    pub const OPENING: Self = Self {
+        any: limits::COMMAND_LINE,
+        auth: limits::SASL_LINE,
+    };
+
+    /// A response within AUTH.
+    pub const RESPONSE: Self = Self {
+        any: limits::SASL_LINE,
+        auth: limits::SASL_LINE,
+    };
+
+    /// For a line that begins with these.
+    fn of(self, kept: &[u8], piece: &[u8]) -> usize {
+        let begins = kept.iter().chain(piece).take(AUTH.len());
+        if begins.map(u8::to_ascii_uppercase).eq(AUTH) {
+            self.auth
+        } else {
+            self.any
+        }
+    }
+}
+
+const AUTH: [u8; 5] = *b"AUTH ";
 
 /// Finds the lines of one connection.
 #[derive(Debug, Default)]
@@ -61,21 +104,21 @@ impl LineSplitter {
     /// Takes the next command line off the front of `input`. Whatever is not taken
     /// yet stays in `input`, so that the caller may stop after any line.
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Split<'a> {
-        self.next_within(input, limits::COMMAND_LINE)
+        self.next_within(input, LineLimit::COMMAND)
     }
 
-    /// The same with another bound than that of commands: `longest` octets, the
-    /// line's end included. It must be the same from a line's first octet to its last.
+    /// The same with another bound than that of commands. It must be the same from a
+    /// line's first octet to its last.
     pub fn next_within<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
-        longest: usize,
+        limit: LineLimit,
     ) -> Split<'a> {
         if let State::HandedOut(_) = self.state {
             self.state = State::Between;
         }
         let Some(line_feed) = memchr(b'\n', input) else {
-            self.keep(input, longest);
+            self.keep(input, limit);
             *input = &[];
             return Split::NeedMore;
         };
@@ -84,7 +127,7 @@ impl LineSplitter {
         match std::mem::take(&mut self.state) {
             State::Skipping => Split::TooLong,
             State::Partial(mut kept) => {
-                if kept.len() + line.len() > longest {
+                if kept.len() + line.len() > limit.of(&kept, line) {
                     return Split::TooLong;
                 }
                 append(&mut kept, line);
@@ -95,7 +138,7 @@ impl LineSplitter {
                 }
             }
             State::Between | State::HandedOut(_) => {
-                if line.len() > longest {
+                if line.len() > limit.of(&[], line) {
                     return Split::TooLong;
                 }
                 Split::Line(without_end(line))
@@ -114,7 +157,7 @@ impl LineSplitter {
         matches!(self.state, State::Partial(_) | State::Skipping)
     }
 
-    fn keep(&mut self, piece: &[u8], longest: usize) {
+    fn keep(&mut self, piece: &[u8], limit: LineLimit) {
         if piece.is_empty() {
             return;
         }
@@ -124,13 +167,13 @@ impl LineSplitter {
                 return;
             }
             State::Partial(kept) => kept,
-            // Commands never need more.
+            // Most commands never need more.
             State::Between | State::HandedOut(_) => {
                 Zeroizing::new(Vec::with_capacity(limits::COMMAND_LINE))
             }
         };
         // The line end that is still to come is one octet at least.
-        self.state = if kept.len() + piece.len() < longest {
+        self.state = if kept.len() + piece.len() < limit.of(&kept, piece) {
             append(&mut kept, piece);
             State::Partial(kept)
         } else {
@@ -293,7 +336,7 @@ mod tests {
                 let mut found = None;
                 for part in line.chunks(piece) {
                     let mut input = part;
-                    match splitter.next_within(&mut input, limits::SASL_LINE) {
+                    match splitter.next_within(&mut input, LineLimit::RESPONSE) {
                         Split::Line(taken) => found = Some(taken.len() == line.len() - 2),
                         Split::TooLong => found = Some(false),
                         Split::NeedMore => {}
@@ -307,11 +350,46 @@ mod tests {
     }
 
     #[test]
+    fn before_a_login_a_line_of_auth_may_be_as_long_as_a_response() {
+        let of = |begin: &str, length: usize| {
+            let mut line = begin.as_bytes().to_vec();
+            line.resize(length - 2, b'x');
+            [&line[..], b"\r\n"].concat()
+        };
+        let (command, sasl) = (limits::COMMAND_LINE, limits::SASL_LINE);
+        for piece in [1, 3, 300, 4096, sasl + 1] {
+            let mut splitter = LineSplitter::new();
+            for (line, limit, fits) in [
+                (of("AUTH XOAUTH2 ", sasl), LineLimit::OPENING, true),
+                (of("auth xoauth2 ", sasl), LineLimit::OPENING, true),
+                (of("AUTH XOAUTH2 ", sasl + 1), LineLimit::OPENING, false),
+                (of("AUTH XOAUTH2 ", command + 1), LineLimit::COMMAND, false),
+                (of("AUTHXOAUTH2 ", command + 1), LineLimit::OPENING, false),
+                (of("PASS AUTH ", command + 1), LineLimit::OPENING, false),
+                (of("PASS ", command), LineLimit::OPENING, true),
+                (of("PASS ", command + 1), LineLimit::OPENING, false),
+            ] {
+                let mut found = None;
+                for part in line.chunks(piece) {
+                    let mut input = part;
+                    match splitter.next_within(&mut input, limit) {
+                        Split::Line(taken) => found = Some(taken == &line[..line.len() - 2]),
+                        Split::TooLong => found = Some(false),
+                        Split::NeedMore => {}
+                    }
+                }
+                let begins = line[..12].escape_ascii();
+                assert_eq!(found, Some(fits), "{begins} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
     fn the_buffer_of_a_line_is_no_larger_than_twice_what_came() {
         let mut splitter = LineSplitter::new();
         for sent in (512..limits::SASL_LINE).step_by(512) {
             let mut input = &[b'x'; 512][..];
-            let split = splitter.next_within(&mut input, limits::SASL_LINE);
+            let split = splitter.next_within(&mut input, LineLimit::RESPONSE);
             assert_eq!(split, Split::NeedMore);
             let State::Partial(kept) = &splitter.state else {
                 panic!("{:?}", splitter.state);

@@ -15,6 +15,6 @@ mod output;
 pub mod reply;
 
 pub use command::{Command, CommandError, parse};
-pub use line::{LineSplitter, Split};
+pub use line::{LineLimit, LineSplitter, Split};
 pub use number::{MessageNumber, Octets};
 pub use output::Output;

@@ -38,7 +38,7 @@ use crate::auth::{Account, Identity, NameRules, Notice, Refusal, Stamp, UserName
 use crate::limits;
 use crate::maildrop::Retention;
 use crate::proto::reply::{self, Code, Line};
-use crate::proto::{self, Output};
+use crate::proto::{self, LineLimit, Output};
 use crate::sasl::{Bindings, Mechanism, Mechanisms, TokenTerms};
 
 use authorization::{Authenticating, Authorization, Name};
@@ -269,12 +269,12 @@ impl Session {
         matches!(self.state, State::Exchanging(_) | State::Refusing { .. })
     }
 
-    /// Octets that the next line may have, its end included.
-    pub fn line_limit(&self) -> usize {
-        if self.expects_response() {
-            limits::SASL_LINE
-        } else {
-            limits::COMMAND_LINE
+    /// What the next line may have.
+    pub fn line_limit(&self) -> LineLimit {
+        match self.state {
+            State::Exchanging(_) | State::Refusing { .. } => LineLimit::RESPONSE,
+            State::Authorization(_) => LineLimit::OPENING,
+            _ => LineLimit::COMMAND,
         }
     }
 

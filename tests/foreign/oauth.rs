@@ -78,14 +78,16 @@ fn curl_logs_in_by_tokens() {
     }
 }
 
-/// mpop has that of OAUTHBEARER in the line of AUTH whatever it makes of its length, so it
-/// gets on with short ones, which are no JWT (RFC 5034, section 4, has 255 octets).
+/// mpop has that of OAUTHBEARER in the line of AUTH whatever it makes of its length, which
+/// RFC 5034, section 4, bounds to 255 octets: one of 405, since it reads no longer ones
+/// from its file.
 #[test]
 fn mpop_logs_in_by_tokens() {
     let messages = ordinary();
     let issuer = Issuer::start();
     let said = json!({"active": true, "username": USER, "scope": "mail.pop"});
-    issuer.know("ya29.good", said);
+    let good = format!("ya29.{}", "good".repeat(100));
+    issuer.know(&good, said);
     let section = format!(
         "[auth.oauth]\nintrospection = \"{}\"\nclient_id = \"popcore\"\n\
          client_secret_file = \"secret\"",
@@ -100,7 +102,7 @@ fn mpop_logs_in_by_tokens() {
         let site = Site::start_by(&messages, settings, |folder| {
             std::fs::write(folder.join("secret"), "s:cret\n").expect("own folder");
         });
-        let fetch = |token: &str| {
+        let fetch = |name: &str, token: &str| {
             let text = format!(
                 "account test\nhost {HOST}\nport {}\ntls on\ntls_starttls off\n\
                  tls_trust_file {}\nauth {mechanism}\nuser {USER}\npassword {token}\n\
@@ -110,17 +112,17 @@ fn mpop_logs_in_by_tokens() {
                 site.home().join("uidls").display(),
                 site.destination().display()
             );
-            let file = site.write_private(token, &text);
+            let file = site.write_private(name, &text);
             let file = format!("--file={}", file.display());
             let arguments = [&*file, "--debug", "--keep=on", "test"];
             run("mpop", "mpop", &site.home(), arguments)
         };
-        let talked = fetch("ya29.good").well();
+        let talked = fetch("good", &good).well();
         let talked = String::from_utf8_lossy(&talked.stdout).into_owned();
         let said = format!("--> AUTH {}", mechanism.to_ascii_uppercase());
         assert!(talked.contains(&said), "{talked}");
         assert_delivered(&delivered(&site.destination()), &messages, Message::with_lf);
-        let refused = fetch("ya29.bad");
+        let refused = fetch("bad", "ya29.bad");
         assert_eq!(refused.code, Some(77), "{mechanism}: {refused:?}");
     }
 }

@@ -84,8 +84,12 @@ fn responses_of_24_kib_are_read_and_longer_ones_skipped() {
     assert_eq!(client.say("AUTH PLAIN"), "+ ");
     let reply = client.err(&format!("{long}AAAAAAAA"));
     assert!(reply.contains("line is too long"), "{reply}");
-    // Commands keep their bound.
-    let reply = client.err(&format!("AUTH PLAIN {}", &long[..256]));
+    // Those in the line of AUTH as well, and other commands keep their bound.
+    let reply = client.err(&format!("AUTH PLAIN {}", &long[..24_560]));
+    assert!(reply.contains("password is too long"), "{reply}");
+    let reply = client.err(&format!("AUTH PLAIN {long}"));
+    assert!(reply.contains("line is too long"), "{reply}");
+    let reply = client.err(&format!("USER {}", &long[..256]));
     assert!(reply.contains("line is too long"), "{reply}");
     client.log_in("ann");
     client.quit();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::auth::MasterForm;
+use crate::proto::LineLimit;
 
 fn clear(stls: bool) -> Dialogue {
     let policy = Policy {
@@ -341,7 +342,7 @@ fn plain_logs_in_with_and_without_an_initial_response() {
     let mut client = Dialogue::greeted();
     assert_eq!(client.say("auth plain"), "+ \r\n");
     assert!(client.session.expects_response());
-    assert_eq!(client.session.line_limit(), limits::SASL_LINE);
+    assert_eq!(client.session.line_limit(), LineLimit::RESPONSE);
     assert_ok(&client.say(ALICE));
     assert!(!client.session.expects_response());
     assert!(client.session.summary().authenticated);
@@ -371,7 +372,7 @@ fn an_exchange_can_be_cancelled_and_a_bad_response_ends_it() {
         assert_err(&client.say(bad));
         // Lines are commands again, and no login has failed.
         assert!(!client.session.expects_response(), "{bad}");
-        assert_eq!(client.session.line_limit(), limits::COMMAND_LINE);
+        assert_eq!(client.session.line_limit(), LineLimit::OPENING);
         assert_eq!(client.session.summary().failed_logins, 0);
         client.log_in();
     }
@@ -477,7 +478,7 @@ fn a_token_that_is_refused_is_a_failed_login_whatever_is_answered_to_that() {
             let told = client.say(&format!("AUTH {mechanism} {message}"));
             assert!(told.starts_with("+ ey") && told.ends_with("\r\n"), "{told}");
             assert!(client.session.expects_response());
-            assert_eq!(client.session.line_limit(), limits::SASL_LINE);
+            assert_eq!(client.session.line_limit(), LineLimit::RESPONSE);
             assert_eq!(client.user(), Some(&b"alice"[..]));
             let reply = client.say(answer);
             assert!(reply.starts_with("-ERR [AUTH] "), "{reply}");
