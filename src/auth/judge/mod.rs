@@ -272,10 +272,11 @@ impl Judge {
         !self.directories.is_empty() && all.all(Source::verifies)
     }
 
-    /// One of all users of all directories, evenly.
+    /// One of all users of all directories, evenly, and as far as that can be the same one
+    /// when there are more of them: who is there is not another one a moment later.
     fn decoy(&self, hash: u64) -> Option<Verifier> {
         let total: usize = self.directories.iter().map(Source::decoys).sum();
-        let mut index = usize::try_from(hash.checked_rem(total as u64)?).ok()?;
+        let mut index = lasting_choice(hash, total)?;
         for directory in &self.directories {
             let count = directory.decoys();
             if index < count {
@@ -318,6 +319,19 @@ impl Judge {
         let all = self.directories.iter().chain(&self.masters);
         all.filter_map(reload).collect()
     }
+}
+
+/// One of so many, evenly; of one more it is another one for the share of the new one alone
+/// ("A Fast, Minimal Memory, Consistent Hash Algorithm", Lamping and Veach).
+fn lasting_choice(mut hash: u64, total: usize) -> Option<usize> {
+    let (mut choice, mut next) = (None, 0_u64);
+    while next < total as u64 {
+        choice = usize::try_from(next).ok();
+        hash = hash.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(1);
+        // 31 bits, so that the product has room.
+        next = ((next + 1) << 31) / ((hash >> 33) + 1);
+    }
+    choice
 }
 
 /// What the first of these directories knows that knows the name; the number of one that

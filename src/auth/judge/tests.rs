@@ -481,3 +481,24 @@ fn unknown_names_take_as_long_as_known_ones() {
     let ratio = median(&mut unknown) / median(&mut known);
     assert!((0.5..2.0).contains(&ratio), "unknown / known = {ratio}");
 }
+
+#[test]
+fn a_name_keeps_its_decoy_as_far_as_there_is_no_new_one() {
+    assert_eq!(lasting_choice(7, 0), None);
+    let names = RandomState::new();
+    let mut chosen = vec![0; 20_000];
+    for total in 1..=10_usize {
+        let mut counts = vec![0_usize; total];
+        for (name, before) in chosen.iter_mut().enumerate() {
+            let choice = lasting_choice(names.hash_one(name), total).expect("one");
+            assert!(choice == *before || choice == total - 1);
+            *before = choice;
+            counts[choice] += 1;
+        }
+        let even = 20_000 / total;
+        assert!(
+            counts.iter().all(|count| count.abs_diff(even) < even / 4),
+            "{counts:?}"
+        );
+    }
+}

@@ -6,7 +6,8 @@
 //! time, and nobody who does not know the secret can tell it from a stored one.
 //!
 //! The keys of a user who is not there follow in the same way; nobody has a password to
-//! them, so that every proof is wrong. They cost what those of a decoy would cost: where
+//! them, so that every proof is wrong. They look as those of a decoy do, by iterations and
+//! by the length of the salt, and cost what they would cost: where
 //! that one's would have to be derived, they are, and are thrown away.
 
 use std::hint::black_box;
@@ -58,27 +59,29 @@ impl MadeUp {
         stored: Option<&Verifier>,
         is_there: bool,
     ) -> KeyPlan {
-        let salt: Box<[u8]> = self.make(b's', hash, name).as_ref()[..SALT].into();
-        let nobodys = |iterations: NonZeroU32| {
+        let salt = self.make(b's', hash, name);
+        // As long as most are; a longer one is as long as a tag.
+        let salt = |length: usize| &salt.as_ref()[..length.min(salt.as_ref().len())];
+        let nobodys = |iterations: NonZeroU32, length: usize| {
             let secret = self.make(b'k', hash, name);
-            ScramKeys::nobodys(hash, &salt, iterations, secret.as_ref())
+            ScramKeys::nobodys(hash, salt(length), iterations, secret.as_ref())
         };
         match stored.map(|stored| &stored.0) {
             Some(Kind::Scram(keys)) if keys.hash() == hash => KeyPlan::Ready(if is_there {
                 keys.clone()
             } else {
-                nobodys(keys.iterations())
+                nobodys(keys.iterations(), keys.salt().len())
             }),
             Some(Kind::Plain(stored)) => match Password::new(stored) {
                 Ok(password) => KeyPlan::Derive {
                     password: password.prepared().unwrap_or(password),
                     hash,
-                    instead: (!is_there).then(|| nobodys(ITERATIONS)),
-                    salt,
+                    instead: (!is_there).then(|| nobodys(ITERATIONS, SALT)),
+                    salt: salt(SALT).into(),
                 },
-                Err(_) => KeyPlan::Ready(nobodys(ITERATIONS)),
+                Err(_) => KeyPlan::Ready(nobodys(ITERATIONS, SALT)),
             },
-            _ => KeyPlan::Ready(nobodys(ITERATIONS)),
+            _ => KeyPlan::Ready(nobodys(ITERATIONS, SALT)),
         }
     }
 
@@ -163,7 +166,13 @@ mod tests {
         assert_ne!(salt(&process, sha256, "ann", "{PLAIN}x", true).0, first.0);
         // Who is not there looks as the decoy does.
         let like = salt(&one, sha256, "ann", STORED, false);
-        assert_eq!(like, (first.0, 5000));
+        assert_eq!(like, (first.0.clone(), 5000));
+        let longer = STORED.replace("W22ZaJ0SNY7soEsUEjb6gQ==", "W22ZaJ0SNY7soEsUEjb6gW22ZaJ0");
+        let like = salt(&one, sha256, "ann", &longer, false);
+        assert!(
+            like.0.len() == 21 && like.0.starts_with(&first.0),
+            "{like:?}"
+        );
     }
 
     #[test]
