@@ -354,7 +354,7 @@ fn serve(directories: &Scale, scale: &arguments::Scale, postgresql: bool) -> Res
             )
         });
         let [few, many] = servers;
-        let [few, many] = compare(kind, &[few?, many?], directories, scale)?;
+        let [few, many] = compare(kind, cache_ttl == "0s", &[few?, many?], directories, scale)?;
         let [fewer, more] = directories.users;
         println!(
             "{kind}: {few:.1} us among {fewer}, {many:.1} us among {more}: {:.2} times",
@@ -376,9 +376,22 @@ fn logins<'a>(seconds: f64, more: &'a [&'a str]) -> Load<'a> {
     }
 }
 
+/// Everybody logs in once.
+fn all_come(server: &Server, users: usize) -> Result<()> {
+    let count = users.to_string();
+    let came = rig::load(server, &logins(600.0, &["--max-sessions", &count]))?;
+    if came.sessions.to_string() != count {
+        return Err(format!("{} of {users} users came", came.sessions));
+    }
+    let (us, memory) = (came.server_us, came.memory_mib);
+    println!("{users} users came: {us:.1} us of CPU a session, {memory:.0} MiB then");
+    Ok(())
+}
+
 /// The median of each server's rounds.
 fn compare(
     kind: &str,
+    is_cold: bool,
     servers: &[(Server, SocketAddr); 2],
     directories: &Scale,
     scale: &arguments::Scale,
@@ -386,14 +399,11 @@ fn compare(
     let mut costs: [Vec<f64>; 2] = Default::default();
     let mut remembered = [0.0; 2];
     for ((server, _), users) in servers.iter().zip(directories.users) {
-        // Everybody comes once: nobody is known yet, and no page has been read.
-        let count = users.to_string();
-        let first = rig::load(server, &logins(600.0, &["--max-sessions", &count]))?;
-        if first.sessions.to_string() != count {
-            return Err(format!("{} of {users} users came", first.sessions));
+        if !is_cold {
+            all_come(server, users)?;
         }
-        let (us, memory) = (first.server_us, first.memory_mib);
-        println!("{kind}: {users} came: {us:.1} us of CPU a session, {memory:.0} MiB then");
+        // No page has been read yet.
+        rig::load(server, &logins(scale.seconds, &["--choose", "uniform"]))?;
     }
     for _ in 0..scale.rounds {
         for (side, (server, admin)) in servers.iter().enumerate() {
