@@ -166,8 +166,10 @@ impl Costs {
                 println!("{}: {p99:?}, {} questions", step.name, step.waits.len());
                 kept = false;
             }
-            if step.name == UNIQUE_IDS && step.shard(1000) >= LISTING {
-                println!("{}: {:?} of the shard", step.name, step.shard(1000));
+            // What a hypervisor takes counts as CPU time as well, and there are 1,200 of them.
+            let shard = step.shard(900);
+            if step.name == UNIQUE_IDS && shard >= LISTING {
+                println!("{}: {shard:?} of the shard", step.name);
                 kept = false;
             }
         }
@@ -456,7 +458,7 @@ impl Large<'_> {
             }
             Part::Warm => {
                 self.list(meter, "login after a restart", self.messages + 1);
-                for _ in 0..20 * self.again {
+                for _ in 0..30 * self.again {
                     let client = self.log_in(meter, "login");
                     quit(client, meter, "QUIT");
                 }
@@ -481,7 +483,7 @@ impl Large<'_> {
 
     fn list(&self, meter: &mut Meter<'_>, what: &'static str, messages: usize) {
         let mut client = self.log_in(meter, what);
-        for _ in 0..10 * self.again {
+        for _ in 0..15 * self.again {
             meter.step("STAT", &mut || {
                 assert_eq!(
                     client.say("STAT"),
