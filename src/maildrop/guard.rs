@@ -25,9 +25,9 @@
 //! maildrop keeps of these ([`Cutoffs`]) tells whether they still say what they said: if one
 //! is missing, was made anew or lost its end, if `maildrop.uidl` is another by now, or if that
 //! itself is damaged, and most messages are from before, the login is refused likewise. So is
-//! one whose index is whole and does not know most messages, none of them younger than what
-//! a list had named: it is of an earlier day than they. Where a list merely lost its end, what
-//! it had named in its last day is taken for new mail.
+//! one whose index is whole and does not know most messages, all of them of a time when
+//! a list named whatever there was: it is of an earlier day than they. What a list had named
+//! in its last day is taken for new mail there, as it is where a list merely lost its end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;

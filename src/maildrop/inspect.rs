@@ -148,12 +148,16 @@ impl Maildrops {
             shared: at.index.is_none(),
         };
         let gone = Gone::Known(&former);
-        let (snapshot, _) = self.announce(&there, Some(&recalled), Reading::All, &gone)?;
+        let (snapshot, unkept) = self.announce(&there, Some(&recalled), Reading::All, &gone)?;
         if unknown && !octets.is_empty() {
             index.set_aside();
         }
         let written = index.save(None, &snapshot, &former);
         written.map_err(|error| index.fault(&error))?;
+        if unkept.is_some() {
+            // What it says by now is wrong; a later listing makes it from the index.
+            Cutoffs::remove(opened);
+        }
         self.cache().forget(&at.path);
         Ok(Rebuilt {
             messages: snapshot.len(),

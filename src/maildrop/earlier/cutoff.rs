@@ -273,12 +273,13 @@ impl Cutoffs {
         found.map(|(_, cutoff)| *cutoff)
     }
 
-    /// Whether a list that counted may have named this message, by the time in its name.
-    pub(super) fn may_have_named(&self, unique: &[u8]) -> bool {
+    /// Whether a list that counted must have named this message, by the time in its name: what
+    /// came in the list's last day may as well be mail that it never heard of.
+    pub(super) fn has_named(&self, unique: &[u8]) -> bool {
         let at = seconds(unique);
         let counted = |cutoff: &Cutoff| cutoff.bound.validity().is_some();
         let mut cutoffs = self.lists.iter().map(|(_, cutoff)| cutoff);
-        at > 0 && cutoffs.any(|cutoff| counted(cutoff) && at <= cutoff.named_until())
+        at > 0 && cutoffs.any(|cutoff| counted(cutoff) && at <= cutoff.since)
     }
 
     /// Whether no list counts for any of these messages.

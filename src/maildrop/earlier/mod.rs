@@ -161,7 +161,7 @@ pub(super) struct Answer {
     pub(super) earlier: Earlier,
     /// `None` where what the maildrop keeps is right.
     pub(super) change: Option<Change>,
-    /// How many of the new messages are in no list and no younger than what a list named.
+    /// How many of the new messages are in no list and of a time when one named all.
     pub(super) missed: usize,
 }
 
@@ -335,8 +335,7 @@ impl Sources {
             let unnamed = newcomers
                 .iter()
                 .filter(|unique| earlier.get(unique).is_none());
-            answer.missed =
-                kept.map_or(0, |kept| unnamed.filter(|u| kept.may_have_named(u)).count());
+            answer.missed = kept.map_or(0, |kept| unnamed.filter(|u| kept.has_named(u)).count());
             if kept != Some(&made) {
                 answer.change = Some(Change {
                     binds: newcomers.iter().any(|unique| earlier.get(unique).is_none())

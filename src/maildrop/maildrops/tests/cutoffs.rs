@@ -215,6 +215,22 @@ fn an_index_that_is_there_and_knows_nothing_is_no_lost_one() {
     assert_eq!(told(&path), ["x", "y", "z"]);
 }
 
+/// The cutoff is of that day still, and might count for them if the list had named them.
+#[test]
+fn mail_of_the_day_on_which_a_list_goes_is_new_mail() {
+    let (_folder, path) = migrated();
+    let at = Location::beside(&path);
+    fetch_and_delete(&dovecot_first(), &at);
+    assert!(told(&path).is_empty());
+    let later = seconds(SystemTime::now()) + 3600;
+    let names = [1, 2].map(|number| format!("{later}.M{number}P1.mx"));
+    for name in &names {
+        deliver(&path, name);
+    }
+    fs::remove_file(path.join("dovecot-uidlist")).expect("a list");
+    assert_eq!(told(&path), names);
+}
+
 #[test]
 fn a_cutoff_that_cannot_be_written_keeps_nobody_out() {
     let (_folder, path) = migrated();
