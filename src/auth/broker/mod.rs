@@ -565,8 +565,11 @@ impl Shared {
                 known.ok_or(Refusal::Unavailable)
             }
             Err(refusal) => {
-                // What bars a user now bars the same login while the directory is away.
-                if is_wrong || !is_barred {
+                // What bars a user now bars the same login while the directory is away, and
+                // a user who is disabled all of them.
+                if matches!(refusal, Refusal::Disabled(_)) {
+                    self.cache.forget_all(&user);
+                } else if is_wrong || !is_barred {
                     self.cache.forget(&user, &fingerprint);
                 }
                 Err(refusal)

@@ -199,6 +199,8 @@ impl Goods {
     }
 
     fn put(&mut self, entry: Good) {
+        // Tokens that are over by now leave their places.
+        self.0.retain(|good| good.admission.holds(entry.since));
         if let Some(same) = self.find(&entry.fingerprint) {
             *same = entry;
             return;
@@ -422,6 +424,11 @@ impl LoginCache {
     /// A login that may have been good is so no more.
     pub(super) fn forget(&self, user: &UserName, fingerprint: &Fingerprint) {
         self.stripe(user).forget(user, fingerprint, self.room.good);
+    }
+
+    /// No login by this name is good any more, whoever is there to ask.
+    pub(super) fn forget_all(&self, user: &UserName) {
+        self.stripe(user).good.remove(user);
     }
 
     /// What this verification said before, if it is known.

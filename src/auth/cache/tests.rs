@@ -335,6 +335,47 @@ fn the_bound_holds_and_who_comes_often_stays() {
 /// A million users who poll by turns, the worst order there is for a table that is too
 /// small: none of them costs a look-up, nor a hash where there has to be one.
 #[test]
+fn tokens_that_are_over_take_nobody_s_place() {
+    let mut fixture = Fixture::new();
+    fixture.put("ann", "desk");
+    let put_token = |fixture: &Fixture, number: u8| {
+        let admission = Admission {
+            until: Some(fixture.now + Duration::from_mins(1)),
+            ..admission("ann")
+        };
+        let user = admission.account.user.clone();
+        let generation = fixture.cache.generation();
+        let fingerprint = Fingerprint([number; DIGEST]);
+        let (cache, now) = (&fixture.cache, fixture.now);
+        cache.put(&user, fingerprint, generation, admission, now);
+    };
+    for number in 1..10 {
+        fixture.now += Duration::from_mins(2);
+        put_token(&fixture, number);
+    }
+    // Doubted since another was new, and there.
+    assert_eq!(fixture.recall("ann", "desk"), Recall::Faded);
+}
+
+#[test]
+fn no_login_of_a_name_is_good_any_more_when_all_are_forgotten() {
+    let mut fixture = Fixture::new();
+    for password in ["phone", "laptop", "phone"] {
+        fixture.put("ann", password);
+    }
+    fixture.put("bob", "desk");
+    fixture.cache.forget_all(&admission("ann").account.user);
+    for password in ["phone", "laptop"] {
+        assert_eq!(fixture.recall("ann", password), Recall::Unknown);
+        assert_eq!(fixture.last_known("ann", password), None);
+    }
+    assert_eq!(fixture.recall("bob", "desk"), good("bob"));
+    fixture.now += Duration::from_secs(1);
+    fixture.put("ann", "phone");
+    assert_eq!(fixture.recall("ann", "phone"), good("ann"));
+}
+
+#[test]
 fn a_million_users_are_all_remembered() {
     const USERS: u64 = 1_000_000;
     let cache = LoginCache::new(Terms::default());

@@ -448,6 +448,22 @@ fn who_has_logged_in_of_late_waits_for_no_neighbour() {
     assert_eq!(site.wait("ann", address(2)), seconds(8));
 }
 
+#[test]
+fn where_nobody_is_to_wait_nobody_stands_in_line() {
+    let site = Site::new();
+    let none = Delays {
+        longest: Duration::ZERO,
+        ..DELAYS
+    };
+    let ask = |attempt: &Attempt<'_>| {
+        let times = Times::default();
+        site.throttle.ask(attempt, times, &none, site.now)
+    };
+    let turns: Vec<_> = (0..20).map(|_| site.with("ann", address(1), ask)).collect();
+    let granted = |turn: &Result<Turn, TooMany>| matches!(turn, Ok(Turn::Granted(_)));
+    assert!(turns.iter().all(granted), "{turns:?}");
+}
+
 /// 500 users behind one address, who poll every five minutes; five of them have an
 /// old password in their client, and each day everybody mistypes once.
 #[test]
