@@ -303,7 +303,9 @@ fn a_full_auth_queue_answers_sys_temp() {
         assert!(crowd.len() < 3 * CROWD, "the queue has no end");
         for _ in 0..CROWD / 16 {
             let mut client = server.connect();
-            client.send("USER slow\r\nPASS wrong\r\n");
+            // Of its own, so that no outcome answers those that wait.
+            let number = crowd.len();
+            client.send(format!("USER slow\r\nPASS wrong{number}\r\n"));
             crowd.push(client);
         }
     }
