@@ -166,8 +166,7 @@ impl Costs {
                 println!("{}: {p99:?}, {} questions", step.name, step.waits.len());
                 kept = false;
             }
-            // What a hypervisor takes counts as CPU time as well, and there are 1,200 of them.
-            let shard = step.shard(900);
+            let shard = step.shard(1000);
             if step.name == UNIQUE_IDS && shard >= LISTING {
                 println!("{}: {shard:?} of the shard", step.name);
                 kept = false;
